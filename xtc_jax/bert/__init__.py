@@ -1,0 +1,31 @@
+"""A pure-functional BERT: ``(config, params, apply)``, and its checkpoints."""
+
+from xtc_jax.bert.config import BertConfig, config_from_dict, config_to_dict, read_config, with_head
+from xtc_jax.bert.huggingface import (
+    complete,
+    copy_tokenizer,
+    load_huggingface,
+    nest,
+    read_safetensors,
+    resolve_model,
+    save_huggingface,
+)
+from xtc_jax.bert.model import BertOutput, apply, init
+
+__all__ = [
+    "BertConfig",
+    "BertOutput",
+    "apply",
+    "complete",
+    "config_from_dict",
+    "config_to_dict",
+    "copy_tokenizer",
+    "init",
+    "load_huggingface",
+    "nest",
+    "read_config",
+    "read_safetensors",
+    "resolve_model",
+    "save_huggingface",
+    "with_head",
+]

@@ -1,0 +1,124 @@
+"""The shape of a BERT, read from and written to a Hugging Face ``config.json``."""
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from xtc_jax.errors import UserError
+
+ACTIVATIONS = ("gelu", "gelu_new", "relu")
+
+
+@dataclass(frozen=True)
+class BertConfig:
+    """Shape and constants of a BERT; field names and defaults are those of Hugging Face.
+
+    Attributes:
+      labels: class names in the order of the logits; one name and ``regression=True`` is a number.
+      regression: the head predicts one number instead of a class.
+      has_position_ids: the source checkpoint carries the constant buffer ``embeddings.position_ids``
+        (written by transformers before 4.31); kept so that a round trip returns every tensor.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    classifier_dropout: float | None = None
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-12
+    pad_token_id: int = 0
+    labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
+    regression: bool = False
+    has_position_ids: bool = False
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads {self.num_attention_heads}"
+            )
+        if self.hidden_act not in ACTIVATIONS:
+            raise UserError(f"hidden_act {self.hidden_act!r} is not supported; use one of {', '.join(ACTIVATIONS)}")
+
+    @property
+    def num_labels(self) -> int:
+        """Width of the head."""
+        return len(self.labels)
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+
+def read_config(path: Path) -> BertConfig:
+    """Read ``config.json``.
+
+    Raises:
+      UserError: no such file, not JSON, or not the configuration of a BERT encoder this package runs.
+    """
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a model directory holds config.json and its weights") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not a JSON file ({error})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: not a model configuration")
+    return config_from_dict(raw, str(path))
+
+
+def config_from_dict(raw: dict[str, Any], where: str) -> BertConfig:
+    """The :class:`BertConfig` of a parsed ``config.json``; ``where`` names it in errors."""
+    if raw.get("model_type") != "bert":
+        raise UserError(f"{where}: model_type is {raw.get('model_type')!r}, not 'bert'; only BERT encoders are supported")
+    if raw.get("position_embedding_type", "absolute") != "absolute":
+        raise UserError(
+            f"{where}: position_embedding_type {raw['position_embedding_type']!r} is not supported, only 'absolute'"
+        )
+    if raw.get("is_decoder") or raw.get("add_cross_attention"):
+        raise UserError(f"{where}: a BERT decoder is not supported, only encoders")
+    names = {field.name for field in fields(BertConfig)} - {"labels", "regression"}
+    known = {name: raw[name] for name in names if name in raw}
+    required = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    for name in required:
+        if type(raw.get(name)) is not int or raw[name] <= 0:
+            raise UserError(f"{where}: key {name!r} must be a positive integer, found {raw.get(name)!r}")
+    if raw.get("id2label"):
+        labels = tuple(raw["id2label"][key] for key in sorted(raw["id2label"], key=int))
+    else:
+        labels = tuple(f"LABEL_{i}" for i in range(raw.get("num_labels", 2)))
+    regression = raw.get("problem_type") == "regression" or len(labels) == 1
+    try:
+        return BertConfig(**known, labels=labels, regression=regression)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def config_to_dict(config: BertConfig, architecture: str) -> dict[str, Any]:
+    """The ``config.json`` that transformers reads; ``architecture`` is its class name."""
+    raw = asdict(config)
+    labels, regression = raw.pop("labels"), raw.pop("regression")
+    if not raw["has_position_ids"]:
+        del raw["has_position_ids"]
+    return {
+        "architectures": [architecture],
+        "model_type": "bert",
+        "position_embedding_type": "absolute",
+        "problem_type": "regression" if regression else "single_label_classification",
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+        **raw,
+    }
+
+
+def with_head(config: BertConfig, labels: tuple[str, ...], regression: bool) -> BertConfig:
+    """``config`` with the head of another task."""
+    return replace(config, labels=labels, regression=regression)

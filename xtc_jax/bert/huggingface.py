@@ -1,0 +1,224 @@
+"""BERT checkpoints of Hugging Face, read and written without transposes: names are all that changes.
+
+``bert.encoder.layer.3.output.dense.weight`` becomes ``encoder/layer_3/output/dense/weight`` and back. Both sides
+keep torch's ``(out, in)`` order and the tensor's dtype, so a round trip is exact to the bit.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from xtc_jax.bert.config import BertConfig, config_to_dict, read_config
+from xtc_jax.bert.model import init
+from xtc_jax.data import PINNED, pinned_directory
+from xtc_jax.errors import UserError
+from xtc_jax.quantize import Params, named_leaves
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+_POSITION_IDS = "embeddings.position_ids"
+_OWN = ("embeddings.", "encoder.", "pooler.", "classifier.")
+_HEAD = ("pooler/", "classifier/")
+
+
+def resolve_model(source: str) -> Path:
+    """The local directory of a model: a directory, ``pinned:NAME`` or the id of a hub repository.
+
+    Raises:
+      UserError: nothing there, and the hub did not deliver.
+    """
+    if source.startswith(PINNED):
+        return pinned_directory(source)
+    if Path(source).exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
+        path = Path(source).expanduser()
+        if not path.is_dir():
+            raise UserError(f"{source}: no such model directory")
+        return path
+    import huggingface_hub  # slow to import, needed for hub ids alone
+
+    try:
+        patterns = ["*.json", "*.safetensors", "pytorch_model*.bin", "vocab.txt"]
+        return Path(huggingface_hub.snapshot_download(source, allow_patterns=patterns))
+    except Exception as error:
+        raise UserError(f"{source}: no such directory, and the hub did not deliver it ({type(error).__name__})") from None
+
+
+def parameter_path(name: str) -> str:
+    """The path of a tensor; old ``gamma`` and ``beta`` are LayerNorm's weight and bias.
+
+    >>> parameter_path("bert.encoder.layer.3.output.LayerNorm.gamma")
+    'encoder/layer_3/output/LayerNorm/weight'
+    """
+    name = name.removeprefix("bert.")
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+    return re.sub(r"\blayer\.(\d+)", r"layer_\1", name).replace(".", "/")
+
+
+def tensor_name(path: str) -> str:
+    """Inverse of :func:`parameter_path`, without the ``bert.`` prefix."""
+    return re.sub(r"\blayer_(\d+)", r"layer.\1", path.replace("/", "."))
+
+
+def nest(flat: Mapping[str, Any]) -> Params:
+    """``{"a/b": x}`` to ``{"a": {"b": x}}``."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, leaf = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[leaf] = value
+    return tree
+
+
+def load_huggingface(directory: Path) -> tuple[BertConfig, Params]:
+    """Read a checkpoint directory.
+
+    Args:
+      directory: ``config.json`` beside ``model.safetensors``, sharded safetensors or ``pytorch_model.bin``.
+
+    Returns:
+      The config, and the params as numpy arrays in the checkpoint's dtypes; ``pooler`` and ``classifier`` only
+      if the checkpoint has them. Heads of other tasks (``cls.*``, ``qa_outputs.*``) are left out.
+
+    Raises:
+      UserError: not a BERT, unreadable, or tensors missing, unknown or of a wrong shape; names them.
+    """
+    config = read_config(directory / "config.json")
+    file, tensors = _read_tensors(directory)
+    stripped = {name.removeprefix("bert."): value for name, value in tensors.items()}
+    if _POSITION_IDS in stripped:
+        config = BertConfig(**{**config.__dict__, "has_position_ids": True})
+        del stripped[_POSITION_IDS]
+    flat = {parameter_path(name): value for name, value in stripped.items() if name.startswith(_OWN)}
+    _check(flat, config, file)
+    return config, nest(flat)
+
+
+def _check(flat: Mapping[str, np.ndarray], config: BertConfig, file: Path) -> None:
+    """Compare names and shapes with those of a fresh model of this config."""
+    expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
+    heads = {head for head in _HEAD if any(path.startswith(head) for path in flat)}
+    wanted = {path for path in expected if not path.startswith(_HEAD) or path.startswith(tuple(heads))}
+    missing, unknown = sorted(wanted - flat.keys()), sorted(flat.keys() - expected.keys())
+    if missing:
+        raise UserError(f"{file}: not a complete BERT; missing {_some(tensor_name(path) for path in missing)}")
+    if unknown:
+        raise UserError(f"{file}: does not fit its config.json; unknown {_some(tensor_name(path) for path in unknown)}")
+    for path, value in flat.items():
+        if value.shape != expected[path].shape:
+            raise UserError(
+                f"{file}: tensor {tensor_name(path)} has shape {value.shape}, config.json asks for {expected[path].shape}"
+            )
+        if value.dtype.kind not in "fV":
+            raise UserError(f"{file}: tensor {tensor_name(path)} has dtype {value.dtype}, not a float")
+
+
+def _some(names: Any, most: int = 4) -> str:
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _read_tensors(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
+    """All tensors of a directory, and the file to name in errors."""
+    single, index, pickle = (
+        directory / name for name in ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+    )
+    if single.is_file():
+        return single, read_safetensors(single)
+    if index.is_file():
+        try:
+            shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError):
+            raise UserError(f"{index}: not an index of shards (no weight_map)") from None
+        return index, {name: value for shard in shards for name, value in read_safetensors(directory / shard).items()}
+    if pickle.is_file():
+        return pickle, _read_pickle(pickle)
+    raise UserError(f"{directory}: no model.safetensors, no model.safetensors.index.json and no pytorch_model.bin in it")
+
+
+def read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """All tensors of one file.
+
+    Raises:
+      UserError: no such file, or truncated or otherwise damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged or truncated ({error})") from None
+
+
+def _read_pickle(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise UserError(f"{path}: reading it needs torch (pip install torch), or a model.safetensors beside it") from None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: _from_torch(value) for name, value in state.items()}
+    except Exception as error:  # damaged archives raise anything from EOFError to UnpicklingError
+        raise UserError(f"{path}: damaged, or not plain tensors ({type(error).__name__})") from None
+
+
+def _from_torch(value: Any) -> np.ndarray:
+    import ml_dtypes
+    import torch
+
+    if value.dtype == torch.bfloat16:
+        bits: np.ndarray = value.view(torch.int16).numpy()
+        return bits.view(ml_dtypes.bfloat16)
+    array: np.ndarray = value.numpy()
+    return array
+
+
+def save_huggingface(directory: Path, config: BertConfig, params: Params) -> None:
+    """Write ``config.json`` and ``model.safetensors`` that transformers loads.
+
+    A model with a classifier is a ``BertForSequenceClassification``, one without a bare ``BertModel``.
+    """
+    flat = {tensor_name(path): np.asarray(value) for path, value in named_leaves(params).items()}
+    classifier = "classifier.weight" in flat
+    if config.has_position_ids:
+        flat[_POSITION_IDS] = np.arange(config.max_position_embeddings, dtype=np.int64)[None]
+    if classifier:
+        flat = {name if name.startswith("classifier.") else f"bert.{name}": value for name, value in flat.items()}
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(flat, directory / "model.safetensors", metadata={"format": "pt"})
+    raw = config_to_dict(config, "BertForSequenceClassification" if classifier else "BertModel")
+    (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the tokenizer's files from one model directory into another."""
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def complete(config: BertConfig, params: Params, key: jax.Array) -> tuple[Params, tuple[str, ...]]:
+    """Float32 params with every module of a classifier: pooler and head are fresh where missing.
+
+    A head of another width than ``config.num_labels`` is replaced by a fresh one.
+
+    Returns:
+      The params, and the names of the modules that are freshly initialised.
+    """
+    fresh = init(config, key)
+    kept = dict(params)
+    if "classifier" in kept and kept["classifier"]["weight"].shape != fresh["classifier"]["weight"].shape:
+        del kept["classifier"]
+    new = tuple(name for name in fresh if name not in kept)
+    full = {**fresh, **kept}
+    return jax.tree.map(lambda value: jax.numpy.asarray(value, jax.numpy.float32), full), new

@@ -1,0 +1,206 @@
+"""BERT for sequence classification and regression: post-LN encoder, pooler, head.
+
+Devlin et al. 2018, with the names and the numerics of Hugging Face's ``BertForSequenceClassification``.
+Module names follow its tensor names, ``encoder.layer.3`` written ``encoder/layer_3``.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from xtc_jax.bert.config import BertConfig
+from xtc_jax.bert.linear import Embedding, LayerNorm, Linear
+from xtc_jax.quantize import Params
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+}
+_MASKED = -1e9
+"""Added to masked scores: finite, so that a row of padding gives a uniform softmax and not NaN."""
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["logits", "hidden_states", "attention_scores"], meta_fields=[]
+)
+@dataclass(frozen=True)
+class BertOutput:
+    """What a forward pass returns.
+
+    Attributes:
+      logits: ``(batch, labels)``.
+      hidden_states: L + 1 arrays ``(batch, length, hidden)``, the embedding output first; empty unless
+        asked for.
+      attention_scores: L arrays ``(batch, heads, query, key)``, ``q k^T / sqrt(d)`` before mask, softmax
+        and dropout; empty unless asked for.
+    """
+
+    logits: Array
+    hidden_states: tuple[Array, ...] = ()
+    attention_scores: tuple[Array, ...] = ()
+
+
+class _SelfAttention(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[Array, Array]:
+        c = self.config
+
+        def heads(name: str) -> Array:
+            y = Linear(c.hidden_size, c.initializer_range, name=name)(x)
+            return y.reshape(*y.shape[:-1], c.num_attention_heads, c.head_size)
+
+        query, key, value = heads("query"), heads("key"), heads("value")
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(c.head_size)
+        bias = jnp.where(mask[:, None, None, :] > 0, 0.0, _MASKED)
+        weights = jax.nn.softmax(scores.astype(jnp.float32) + bias, axis=-1).astype(x.dtype)
+        weights = nn.Dropout(c.attention_probs_dropout_prob)(weights, deterministic=deterministic)
+        context = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        return context.reshape(x.shape), scores
+
+
+class _Output(nn.Module):
+    """Linear, dropout, residual, LayerNorm: how both halves of a layer end."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: Array, residual: Array, deterministic: bool) -> Array:
+        c = self.config
+        y = Linear(c.hidden_size, c.initializer_range, name="dense")(x)
+        y = nn.Dropout(c.hidden_dropout_prob)(y, deterministic=deterministic)
+        return LayerNorm(c.layer_norm_eps, name="LayerNorm")(y + residual)
+
+
+class _Attention(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[Array, Array]:
+        context, scores = _SelfAttention(self.config, name="self")(x, mask, deterministic)
+        return _Output(self.config, name="output")(context, x, deterministic), scores
+
+
+class _Intermediate(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        c = self.config
+        return _ACTIVATIONS[c.hidden_act](Linear(c.intermediate_size, c.initializer_range, name="dense")(x))
+
+
+class _Layer(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[Array, Array]:
+        x, scores = _Attention(self.config, name="attention")(x, mask, deterministic)
+        inner = _Intermediate(self.config, name="intermediate")(x)
+        return _Output(self.config, name="output")(inner, x, deterministic), scores
+
+
+class _Encoder(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[list[Array], list[Array]]:
+        hidden, scores = [x], []
+        for i in range(self.config.num_hidden_layers):
+            x, layer_scores = _Layer(self.config, name=f"layer_{i}")(x, mask, deterministic)
+            hidden.append(x)
+            scores.append(layer_scores)
+        return hidden, scores
+
+
+class _Embeddings(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, input_ids: Array, token_type_ids: Array, deterministic: bool) -> Array:
+        c = self.config
+
+        def table(name: str, rows: int) -> Embedding:
+            return Embedding(rows, c.hidden_size, c.initializer_range, name=name)
+
+        positions = jnp.arange(input_ids.shape[1])
+        x = table("word_embeddings", c.vocab_size)(input_ids)
+        x = x + table("token_type_embeddings", c.type_vocab_size)(token_type_ids)
+        x = x + table("position_embeddings", c.max_position_embeddings)(positions)
+        x = LayerNorm(c.layer_norm_eps, name="LayerNorm")(x)
+        return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
+
+
+class _Pooler(nn.Module):
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return jnp.tanh(Linear(self.config.hidden_size, self.config.initializer_range, name="dense")(x[:, 0]))
+
+
+class BertClassifier(nn.Module):
+    """The whole model; see :func:`apply` for the arguments."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self, input_ids: Array, token_type_ids: Array, attention_mask: Array, deterministic: bool = True
+    ) -> BertOutput:
+        """A forward pass with every intermediate; XLA drops what is not used."""
+        c = self.config
+        x = _Embeddings(c, name="embeddings")(input_ids, token_type_ids, deterministic)
+        hidden, scores = _Encoder(c, name="encoder")(x, attention_mask, deterministic)
+        pooled = _Pooler(c, name="pooler")(hidden[-1])
+        rate = c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
+        pooled = nn.Dropout(rate)(pooled, deterministic=deterministic)
+        logits = Linear(c.num_labels, c.initializer_range, name="classifier")(pooled)
+        return BertOutput(logits, tuple(hidden), tuple(scores))
+
+
+def init(config: BertConfig, key: Array) -> Params:
+    """Fresh float32 params as a nested dict: normal(``initializer_range``), zero biases."""
+    ids = jnp.zeros((1, 2), jnp.int32)
+    params: Params = BertClassifier(config).init(key, ids, ids, ids)["params"]
+    return params
+
+
+def apply(
+    config: BertConfig,
+    params: Params,
+    input_ids: Int[Array, "batch length"],
+    token_type_ids: Int[Array, "batch length"],
+    attention_mask: Int[Array, "batch length"],
+    *,
+    dropout_key: Array | None = None,
+    intermediates: bool = False,
+) -> BertOutput:
+    """Run a BERT.
+
+    Args:
+      config: its shape.
+      params: nested dict; each weight a float array, a ``FakeQuantized`` or a ``PackedTensor``.
+      input_ids: word pieces, ``(batch, length)``, length at most ``max_position_embeddings``.
+      token_type_ids: 0 for the first segment, 1 for the second.
+      attention_mask: 1 for tokens, 0 for padding. The outputs at tokens do not depend on the padding.
+      dropout_key: a random key turns dropout on; None is deterministic.
+      intermediates: also return hidden states and attention scores.
+
+    Returns:
+      A :class:`BertOutput`.
+    """
+    rngs: dict[str, Any] = {} if dropout_key is None else {"dropout": dropout_key}
+    output: BertOutput = BertClassifier(config).apply(
+        {"params": params}, input_ids, token_type_ids, attention_mask, dropout_key is None, rngs=rngs
+    )
+    return output if intermediates else BertOutput(output.logits)

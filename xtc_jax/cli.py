@@ -1,0 +1,174 @@
+"""The ``xtc`` command: parse, call, print. No logic lives here."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from xtc_jax import __version__
+from xtc_jax.errors import UserError
+
+# Heavy imports stand inside the commands, so that --help and mistakes answer at once.
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing usage and exiting."""
+        raise UserError(f"{message}; see '{self.prog} --help'")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0, or 2 after bad input (one line on standard error)."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")  # of libraries; ours are errors or lines on the screen
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        arguments, rest = _parser().parse_known_args(argv)
+        if rest and arguments.command is not _compress:
+            raise UserError(f"unrecognized arguments: {' '.join(rest)}; see 'xtc --help'")
+        arguments.command(arguments, rest)
+    except UserError as error:
+        print(f"xtc: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("xtc: interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> _Parser:
+    parser = _Parser(prog="xtc", description="Make a BERT fifty times smaller: XTC in JAX.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"xtc_jax {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(command=function)
+        return command
+
+    compress = add("compress", _compress, "run a recipe: teacher, fewer layers, fewer bits, packed model, report")
+    compress.add_argument("--config", required=True, help="config file, with its argument after a colon: configs/glue.py:sst2")
+    compress.add_argument("--workdir", required=True, type=Path, help="directory of the run; the same command resumes it")
+    compress.epilog = "Any key of the config is set by --config.KEY=VALUE, for example --config.quantize.steps=500."
+
+    convert = add("convert", _convert, "convert a BERT checkpoint; every tensor keeps its bits")
+    convert.add_argument("source", help="Hugging Face directory, hub id, pinned:NAME, or the model/ directory of a stage")
+    convert.add_argument("target", type=Path, help="new directory")
+    convert.add_argument(
+        "--to", choices=("huggingface", "flax"), default="huggingface", help="form of the target (default: huggingface)"
+    )
+
+    predict = add("predict", _predict, "classify text with a packed model")
+    predict.add_argument("--model", required=True, type=Path, help="packed model directory")
+    predict.add_argument("--json", action="store_true", help="one JSON object per line")
+    predict.add_argument("text", nargs="*", help="texts; none reads lines from standard input; a pair has a tab between")
+
+    evaluate = add("evaluate", _evaluate, "measure a packed model on a data set")
+    evaluate.add_argument("--model", required=True, type=Path, help="packed model directory")
+    evaluate.add_argument("--task", help="must be the task of the model (default: it)")
+    evaluate.add_argument("--data", required=True, help="file, directory with TASK/SPLIT.parquet, or pinned:NAME")
+    evaluate.add_argument("--split", default="validation", help="default: validation")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+
+    inspect = add("inspect", _inspect, "list every tensor of a packed model with its bits and bytes")
+    inspect.add_argument("model", type=Path, help="packed model directory")
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    from rich.console import Console
+
+    from xtc_jax import pipeline, recipe, report
+    from xtc_jax.config_file import read_config_file
+
+    frozen = recipe.make_recipe(read_config_file(arguments.config, overrides))
+    say = Console(stderr=True, highlight=False).print
+    results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False))
+    pipeline.write_report(results, frozen, arguments.workdir)
+    Console().print(report.terminal_table(pipeline.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
+    if pipeline.PACKED in results:
+        packed = results[pipeline.PACKED]
+        print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
+    print(f"report: {arguments.workdir / 'report.md'}")
+
+
+def _convert(arguments: argparse.Namespace, _: list[str]) -> None:
+    from xtc_jax.export import convert
+
+    config, tensors = convert(arguments.source, arguments.target, arguments.to)
+    print(f"{arguments.target}: {tensors} tensors, {config.num_hidden_layers} layers of {config.hidden_size}")
+
+
+def _predict(arguments: argparse.Namespace, _: list[str]) -> None:
+    from dataclasses import asdict
+
+    from xtc_jax.predict import load_predictor, predict
+
+    predictor = load_predictor(arguments.model)
+    lines = arguments.text or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not lines:
+        raise UserError("no text: give it as arguments or on standard input")
+    for line, answer in zip(lines, predict(predictor, [tuple(line.split("\t")) for line in lines]), strict=True):
+        if arguments.json:
+            print(json.dumps({"text": line, **asdict(answer)}))
+        else:
+            print(f"{answer.label}\t{answer.value:.4f}\t{line}" if answer.label else f"{answer.value:.4f}\t{line}")
+
+
+def _evaluate(arguments: argparse.Namespace, _: list[str]) -> None:
+    from xtc_jax.data import find_task
+    from xtc_jax.predict import evaluate_packed, load_predictor
+
+    predictor = load_predictor(arguments.model)
+    task = predictor.model.task
+    if arguments.task and arguments.task != task.name:
+        find_task(arguments.task, ("text",))
+        raise UserError(f"{arguments.model} was trained for task {task.name!r}, not {arguments.task!r}")
+    metrics, examples = evaluate_packed(predictor, arguments.data, arguments.split)
+    if arguments.json:
+        print(json.dumps({"examples": examples, "metrics": metrics}))
+    else:
+        print(f"{task.name}: {examples} examples, " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _inspect(arguments: argparse.Namespace, _: list[str]) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from xtc_jax.export import WEIGHTS, file_account
+
+    entries, header, size = file_account(arguments.model)
+    if arguments.json:
+        print(json.dumps({"tensors": [{**asdict(e), "total": e.total} for e in entries], "header": header, "bytes": size}))
+        return
+    table = Table(title=str(arguments.model / WEIGHTS))
+    for name in ("parameter", "shape", "bits", "code bytes", "scale bytes", "bytes"):
+        table.add_column(name, justify="left" if name == "parameter" else "right", no_wrap=True)
+    for e in entries:
+        shape = "x".join(map(str, e.shape))
+        table.add_row(e.name, shape, str(e.bits), f"{e.code_bytes:,}", f"{e.scale_bytes:,}", f"{e.total:,}")
+    table.add_row("(header)", "", "", "", "", f"{header:,}", end_section=True)
+    table.add_row("total", "", "", "", "", f"{size:,}")
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    weights = sum(_count(e.shape) for e in entries)
+    print(f"{weights:,} weights, {8 * size / weights:.2f} bits each; {4 * weights / size:.1f} times smaller than float32")
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    import math
+
+    return math.prod(shape)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""The one-stage distillation loss: logits, attention scores and hidden states in one sum.
+
+``L = logit + sum_l MSE(A_s[l], A_t[map(l)]) + sum_i MSE(H_s[i], H_t[map(i)])`` (XTC section 3; DeepSpeedExamples
+``compression/bert/util.py:180``). Every term is a ``(sum, count)`` pair, so that a mean over a global batch is
+exact however the batch is split, and padding adds nothing to either (method.md sections 2.3 to 2.5).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from xtc_jax.compress.layers import LayerMap
+
+LogitNorm = Literal["deepspeed", "textbook"]
+PaddingNorm = Literal["valid", "deepspeed", "ternarybert"]
+_DEEPSPEED_MASK = -10000.0
+
+
+class Mean(NamedTuple):
+    """A mean in the making: ``total / number``, both summed over the global batch first."""
+
+    total: Float[Array, ""]
+    number: Float[Array, ""]
+
+    def value(self) -> Float[Array, ""]:
+        """``total / number``; 0 where nothing was counted."""
+        return self.total / jnp.maximum(self.number, 1)
+
+
+class Outputs(Protocol):
+    """What a loss reads of a model's output (``BertOutput`` has it)."""
+
+    @property
+    def logits(self) -> Array:
+        """``(batch, labels)``."""
+
+    @property
+    def hidden_states(self) -> tuple[Array, ...]:
+        """L + 1 arrays ``(batch, length, hidden)``."""
+
+    @property
+    def attention_scores(self) -> tuple[Array, ...]:
+        """L arrays ``(batch, heads, query, key)``, before the mask."""
+
+
+@dataclass(frozen=True)
+class DistillSpec:
+    """Weights of the terms and how each is averaged. The defaults are XTC's with method.md 2.3 to 2.5.
+
+    Attributes:
+      label, logit, attention, hidden: weights of the task loss against the labels (XTC: 0), and of the
+        three distillation terms (XTC: 1 each). A weight of 0 leaves the term out.
+      logit_norm: ``deepspeed`` averages the soft cross-entropy over batch x classes, ``textbook`` over
+        the batch: C times larger.
+      attention_norm: ``valid`` averages over real keys and real queries only. ``deepspeed`` adds -10000
+        to masked keys and averages over every entry. ``ternarybert`` leaves masked keys out of the sum
+        and divides by every entry. The last two depend on the padding.
+      hidden_norm: ``valid`` averages over real tokens, ``deepspeed`` over padding too.
+    """
+
+    label: float = 0.0
+    logit: float = 1.0
+    attention: float = 1.0
+    hidden: float = 1.0
+    logit_norm: LogitNorm = "deepspeed"
+    attention_norm: PaddingNorm = "valid"
+    hidden_norm: Literal["valid", "deepspeed"] = "valid"
+
+
+def label_loss(logits: Float[Array, "batch labels"], labels: Array, valid: Bool[Array, " batch"], regression: bool) -> Mean:
+    """Cross-entropy against classes (``labels`` int), or squared error against numbers."""
+    if regression:
+        each = jnp.square(logits[:, 0] - labels)
+    else:
+        each = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+    return _masked(each, valid)
+
+
+def logit_loss(
+    student: Float[Array, "batch labels"],
+    teacher: Float[Array, "batch labels"],
+    valid: Bool[Array, " batch"],
+    regression: bool,
+    norm: LogitNorm = "deepspeed",
+) -> Mean:
+    """``-softmax(teacher) . log_softmax(student)``; for regression the squared error to the *teacher*.
+
+    A soft cross-entropy over one logit is identically 0 (method.md trap 8), hence the second form.
+    """
+    if regression:
+        return _masked(jnp.mean(jnp.square(student - teacher), axis=1), valid)
+    each = -jnp.sum(jax.nn.softmax(teacher) * jax.nn.log_softmax(student), axis=1)
+    mean = _masked(each, valid)
+    return Mean(mean.total, mean.number * student.shape[1]) if norm == "deepspeed" else mean
+
+
+def attention_loss(
+    student: Float[Array, "batch heads query key"],
+    teacher: Float[Array, "batch heads query key"],
+    mask: Int[Array, "batch key"],
+    norm: PaddingNorm = "valid",
+) -> Mean:
+    """Squared error of one layer's attention scores, see :class:`DistillSpec` for ``norm``."""
+    real = mask > 0
+    keys = real[:, None, None, :]
+    if norm == "deepspeed":
+        # Both sides carry the mask, so only its float32 rounding at 1e4 is left at masked keys.
+        bias = jnp.where(keys, 0.0, _DEEPSPEED_MASK)
+        error = jnp.square((student + bias) - (teacher + bias))
+        return Mean(jnp.sum(error), jnp.asarray(error.size, error.dtype))
+    counted = keys if norm == "ternarybert" else keys & real[:, None, :, None]
+    total = jnp.sum(jnp.where(counted, jnp.square(student - teacher), 0))
+    if norm == "ternarybert":
+        return Mean(total, jnp.asarray(student.size, total.dtype))
+    tokens = jnp.sum(real, axis=1).astype(total.dtype)
+    return Mean(total, student.shape[1] * jnp.sum(jnp.square(tokens)))
+
+
+def hidden_loss(
+    student: Float[Array, "batch length hidden"],
+    teacher: Float[Array, "batch length hidden"],
+    mask: Int[Array, "batch length"],
+    norm: Literal["valid", "deepspeed"] = "valid",
+) -> Mean:
+    """Squared error of one pair of hidden states, over real tokens (``valid``) or all."""
+    error = jnp.square(student - teacher)
+    if norm == "deepspeed":
+        return Mean(jnp.sum(error), jnp.asarray(error.size, error.dtype))
+    real = mask > 0
+    total = jnp.sum(jnp.where(real[..., None], error, 0))
+    return Mean(total, jnp.sum(real).astype(total.dtype) * student.shape[-1])
+
+
+def distillation_losses(
+    student: Outputs,
+    teacher: Outputs,
+    mask: Int[Array, "batch length"],
+    valid: Bool[Array, " batch"],
+    layers: LayerMap,
+    spec: DistillSpec,
+    regression: bool,
+) -> dict[str, Float[Array, ""]]:
+    """The three distillation terms, each already summed over its layers and weighted.
+
+    Args:
+      student, teacher: outputs with intermediates.
+      mask: 1 for tokens, 0 for padding; rows that only fill the batch up are all 0.
+      valid: False for rows that only fill the batch up.
+      layers: the student's layer map.
+      spec: weights and normalisations.
+      regression: the head predicts a number.
+
+    Returns:
+      ``{"logit": …, "attention": …, "hidden": …}`` without the terms of weight 0.
+    """
+    losses: dict[str, Array] = {}
+    if spec.logit:
+        losses["logit"] = spec.logit * logit_loss(student.logits, teacher.logits, valid, regression, spec.logit_norm).value()
+    if spec.attention:
+        terms = [
+            attention_loss(student.attention_scores[s], teacher.attention_scores[t], mask, spec.attention_norm).value()
+            for s, t in layers.attention_pairs
+        ]
+        losses["attention"] = spec.attention * jnp.sum(jnp.stack(terms))
+    if spec.hidden:
+        terms = [
+            hidden_loss(student.hidden_states[s], teacher.hidden_states[t], mask, spec.hidden_norm).value()
+            for s, t in layers.hidden_pairs
+        ]
+        losses["hidden"] = spec.hidden * jnp.sum(jnp.stack(terms))
+    return losses
+
+
+def _masked(each: Array, valid: Array) -> Mean:
+    return Mean(jnp.sum(jnp.where(valid, each, 0)), jnp.sum(valid).astype(each.dtype))

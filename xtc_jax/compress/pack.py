@@ -1,0 +1,111 @@
+"""From trained params to packed params, back, and the account of every byte."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from xtc_jax.kernels import PackedTensor, pack_tensor
+from xtc_jax.quantize import Params, QuantRules, assign_rules, quantize_weight
+
+
+def pack(params: Params, rules: QuantRules) -> Params:
+    """The latent params as they are stored and run.
+
+    Args:
+      params: latent float32 params, unquantized.
+      rules: the rules they were trained with.
+
+    Returns:
+      The same tree: a :class:`PackedTensor` where a rule applies, ``rules.rest`` elsewhere. Codes and
+      scales are those that ``fake_quantize`` computes with, so both models have the same integers.
+
+    Raises:
+      UserError: see ``assign_rules``.
+      ValueError: scales per group inside a row; a value outside ``rules.rest``.
+    """
+    assigned = assign_rules(params, rules)
+
+    def leaf(path: tuple[Any, ...], w: Array) -> Array | PackedTensor:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = assigned.get(name)
+        if spec is not None:
+            codes, scale = quantize_weight(w, spec)
+            return pack_tensor(codes, scale, spec.bits, spec.activation_bits)
+        if rules.rest == "float32":
+            return w
+        half = jax.lax.reduce_precision(w, exponent_bits=5, mantissa_bits=10).astype(jnp.float16)
+        if not bool(jnp.all(jnp.isfinite(half))):
+            raise ValueError(f"{name}: a value does not fit float16")
+        return half
+
+    return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def _is_packed(leaf: object) -> bool:
+    return isinstance(leaf, PackedTensor)
+
+
+def unpack(params: Params) -> Params:
+    """Every leaf as a float32 array: what the packed model means, for tools that know only floats."""
+    return jax.tree.map(
+        lambda leaf: leaf.dequantize() if _is_packed(leaf) else leaf.astype(jnp.float32), params, is_leaf=_is_packed
+    )
+
+
+def ready(params: Params) -> Params:
+    """Packed params prepared for repeated calls on XLA: float leaves in float32, the weights of Linears
+    as int8, one byte each. Embedding tables stay packed; a look-up unpacks the rows it needs.
+    """
+
+    def leaf(path: tuple[Any, ...], value: Any) -> Any:
+        if not _is_packed(value):
+            return value.astype(jnp.float32)
+        return value if "embeddings" in jax.tree_util.keystr(path) else value.unpacked()
+
+    return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=_is_packed)
+
+
+@dataclass(frozen=True)
+class SizeEntry:
+    """One line of the size account.
+
+    Attributes:
+      name: path of the parameter.
+      shape: its logical shape.
+      bits: bits per weight as stored, scales apart.
+      code_bytes: bytes of the codes, or of the floats.
+      scale_bytes: bytes of the scales.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    code_bytes: int
+    scale_bytes: int
+
+    @property
+    def total(self) -> int:
+        """All bytes of this parameter."""
+        return self.code_bytes + self.scale_bytes
+
+
+def size_account(params: Params) -> list[SizeEntry]:
+    """Every parameter with its bits and bytes; the sum is the payload of the file, header apart."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_packed)
+    entries = []
+    for path, leaf in flat:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if _is_packed(leaf):
+            entries.append(SizeEntry(name, leaf.shape, leaf.bits, leaf.codes.nbytes, leaf.scale.nbytes))
+        else:
+            entries.append(SizeEntry(name, leaf.shape, leaf.dtype.itemsize * 8, leaf.nbytes, 0))
+    return entries
+
+
+def float32_bytes(params: Params) -> int:
+    """Bytes of the same parameters at four bytes each, the base of every ratio."""
+    return sum(4 * int(np.prod(entry.shape)) for entry in size_account(params))

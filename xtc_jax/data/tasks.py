@@ -1,0 +1,64 @@
+"""What a task is: its text columns, its labels, its metrics."""
+
+from dataclasses import dataclass, replace
+
+from xtc_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification or regression task over one or two texts.
+
+    Attributes:
+      name: GLUE's name, or the user's.
+      text: one or two column names.
+      labels: class names in the order of their ids; empty until read from the data (a user's own
+        classes); exactly one name for a regression.
+      regression: the label is a number.
+      metrics: names from ``xtc_jax.data.metrics``, the one that selects the best checkpoint first.
+      label: column name of the label.
+    """
+
+    name: str
+    text: tuple[str, ...]
+    labels: tuple[str, ...]
+    regression: bool = False
+    metrics: tuple[str, ...] = ("accuracy",)
+    label: str = "label"
+
+
+_PAIR = ("sentence1", "sentence2")
+GLUE = {
+    task.name: task
+    for task in (
+        Task("sst2", ("sentence",), ("negative", "positive")),
+        Task("cola", ("sentence",), ("unacceptable", "acceptable"), metrics=("matthews_correlation",)),
+        Task("mrpc", _PAIR, ("not_equivalent", "equivalent"), metrics=("accuracy", "f1")),
+        Task("stsb", _PAIR, ("similarity",), regression=True, metrics=("pearson", "spearman")),
+        Task("rte", _PAIR, ("entailment", "not_entailment")),
+        Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), metrics=("accuracy", "f1")),
+        Task("qnli", ("question", "sentence"), ("entailment", "not_entailment")),
+    )
+}
+"""GLUE tasks, label ids as in the Hugging Face data set. Selection follows DeepSpeedExamples: MRPC and
+QQP by accuracy, STS-B by Pearson (method.md section 6.2)."""
+
+
+def find_task(
+    name: str, text: tuple[str, ...] = (), label: str = "", labels: tuple[str, ...] = (), regression: bool = False
+) -> Task:
+    """A GLUE task by name, or the user's own, ``custom``; given columns override GLUE's.
+
+    Raises:
+      UserError: unknown name, or a custom task without text columns.
+    """
+    if name == "custom":
+        if len(text) not in (1, 2):
+            raise UserError("task 'custom' needs data.text: the name of one text column, or of two")
+        if regression:
+            return Task(name, text, labels or ("score",), True, ("pearson", "spearman"), label or "label")
+        return Task(name, text, labels, label=label or "label")
+    if name not in GLUE:
+        raise UserError(f"unknown task {name!r}; use one of {', '.join(sorted(GLUE))}, or 'custom' with data.text")
+    task = GLUE[name]
+    return replace(task, text=text or task.text, label=label or task.label)

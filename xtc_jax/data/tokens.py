@@ -1,0 +1,59 @@
+"""Text to word pieces, through the ``tokenizers`` library."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from xtc_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenized examples, unpadded.
+
+    Attributes:
+      input_ids: one int32 vector per example, ``[CLS] text [SEP]`` or ``[CLS] text [SEP] second [SEP]``.
+      token_type_ids: int32 vectors of the same lengths, 0 for the first segment and 1 for the second.
+    """
+
+    input_ids: list[np.ndarray]
+    token_type_ids: list[np.ndarray]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every example, int64."""
+        return np.array([len(ids) for ids in self.input_ids], np.int64)
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Read ``tokenizer.json``, or through transformers the ``vocab.txt`` of older checkpoints.
+
+    Raises:
+      UserError: neither file is there, or it is damaged.
+    """
+    file = directory / "tokenizer.json"
+    if not file.is_file() and not (directory / "vocab.txt").is_file():
+        raise UserError(f"{directory}: no tokenizer.json and no vocab.txt in it")
+    try:
+        if file.is_file():
+            return Tokenizer.from_file(str(file))
+        from transformers import BertTokenizerFast  # seconds to import, needed by old checkpoints alone
+
+        return BertTokenizerFast.from_pretrained(directory).backend_tokenizer
+    except Exception as error:  # both libraries raise bare Exception
+        raise UserError(f"{directory}: the tokenizer cannot be read ({error})") from None
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
+    """Tokenize single texts or pairs, cut to ``max_length`` tokens (pairs: the longer side first)."""
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    inputs = [text[0] if len(text) == 1 else text for text in texts]
+    encoded = tokenizer.encode_batch(inputs)
+    return Tokens(
+        [np.array(e.ids, np.int32) for e in encoded],
+        [np.array(e.type_ids, np.int32) for e in encoded],
+    )

@@ -1,0 +1,159 @@
+"""The packed model directory: what the whole project is for.
+
+``model.safetensors`` holds ``<path>.codes`` (uint8, layout ``planes256.v1``) and ``<path>.scale`` (float32) for every
+quantized weight and ``<path>`` for the full-precision rest; ``config.json`` is the BERT's with a ``quantization``
+and a ``task`` block; the tokenizer's files lie beside. Nothing else is needed to run the model.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save_file
+
+from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, copy_tokenizer, init, nest, read_safetensors
+from xtc_jax.compress import SizeEntry, size_account
+from xtc_jax.data import Task
+from xtc_jax.errors import UserError
+from xtc_jax.kernels import PLANES256, PackedTensor, packed_width
+from xtc_jax.quantize import Params, named_leaves
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A packed model in memory.
+
+    Attributes:
+      config: shape of the BERT.
+      params: nested dict with ``PackedTensor`` leaves.
+      task: what it was trained for.
+      max_length: tokens a text is cut to.
+    """
+
+    config: BertConfig
+    params: Params
+    task: Task
+    max_length: int
+
+
+def save_packed(directory: Path, model: PackedModel, tokenizer: Path) -> None:
+    """Write a packed model directory; it appears at once, complete, and replaces one that exists."""
+    tensors: dict[str, np.ndarray] = {}
+    quantized: dict[str, Any] = {}
+    for path, leaf in _leaves(model.params).items():
+        if isinstance(leaf, PackedTensor):
+            tensors[f"{path}.codes"], tensors[f"{path}.scale"] = np.asarray(leaf.codes), np.asarray(leaf.scale)
+            quantized[path] = {"bits": leaf.bits, "shape": leaf.shape, "activation_bits": leaf.activation_bits}
+        else:
+            tensors[path] = np.asarray(leaf)
+    raw = config_to_dict(model.config, "XtcBertForSequenceClassification")
+    raw["quantization"] = {"format_version": FORMAT_VERSION, "layout": PLANES256, "weights": quantized}
+    raw["task"] = {
+        "name": model.task.name,
+        "text": model.task.text,
+        "label": model.task.label,
+        "metrics": model.task.metrics,
+        "max_length": model.max_length,
+    }
+    scratch = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    save_file(tensors, scratch / WEIGHTS)
+    (scratch / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
+    copy_tokenizer(tokenizer, scratch)
+    shutil.rmtree(directory, ignore_errors=True)
+    scratch.rename(directory)
+
+
+def load_packed(directory: Path) -> PackedModel:
+    """Read a packed model directory.
+
+    Raises:
+      UserError: no such directory, not a packed model, another format version, or tensors that are
+        missing, damaged or do not fit ``config.json``.
+    """
+    file = directory / "config.json"
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such model directory")
+    try:
+        raw = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{directory}: no config.json in it; a packed model directory is what 'xtc compress' writes") from None
+    except ValueError as error:
+        raise UserError(f"{file}: not a JSON file ({error})") from None
+    if "quantization" not in raw or "task" not in raw:
+        raise UserError(f"{file}: not a packed model (no quantization block); 'xtc compress' writes one")
+    config = config_from_dict(raw, str(file))
+    quantization, task = raw["quantization"], raw["task"]
+    if (quantization.get("format_version"), quantization.get("layout")) != (FORMAT_VERSION, PLANES256):
+        raise UserError(
+            f"{file}: format {quantization.get('format_version')}, layout {quantization.get('layout')!r} is not known here"
+        )
+    tensors = read_safetensors(directory / WEIGHTS)
+    params = nest(_assemble(tensors, quantization["weights"], directory / WEIGHTS, config))
+    found = Task(task["name"], tuple(task["text"]), config.labels, config.regression, tuple(task["metrics"]), task["label"])
+    return PackedModel(config, params, found, task["max_length"])
+
+
+def _assemble(tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: Path, config: BertConfig) -> dict[str, Any]:
+    """Leaves by path, every shape and code checked against the config."""
+    expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
+    leaves: dict[str, Any] = {}
+    for path, like in expected.items():
+        names = (f"{path}.codes", f"{path}.scale") if path in quantized else (path,)
+        for name in names:
+            if name not in tensors:
+                raise UserError(f"{file}: tensor {name} is missing")
+        found = [tensors[name] for name in names]
+        if path in quantized:
+            leaves[path] = _packed_leaf(path, found, quantized[path], like.shape, file)
+        elif found[0].shape != like.shape:
+            raise UserError(f"{file}: tensor {path} has shape {found[0].shape}, config.json asks for {like.shape}")
+        else:
+            leaves[path] = jnp.asarray(found[0])
+    return leaves
+
+
+def _packed_leaf(path: str, found: list[np.ndarray], spec: dict[str, Any], shape: tuple[int, ...], file: Path) -> PackedTensor:
+    codes, scale = found
+    n, k = shape
+    bits = spec["bits"]
+    if codes.shape != (n, packed_width(k, bits)) or codes.dtype != np.uint8 or scale.shape not in ((1,), (n,)):
+        raise UserError(f"{file}: tensor {path} has codes {codes.shape} and scale {scale.shape}, config.json asks for {shape}")
+    if bits == 2 and np.any(codes & (codes >> 1) & 0b01010101):
+        raise UserError(f"{file}: tensor {path} holds the illegal ternary code 3; the file is damaged")
+    return PackedTensor(jnp.asarray(codes), jnp.asarray(scale), (n, k), bits, spec["activation_bits"])
+
+
+def _leaves(params: Params) -> dict[str, Any]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda leaf: isinstance(leaf, PackedTensor))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def file_account(directory: Path) -> tuple[list[SizeEntry], int, int]:
+    """The size account of a packed model's file.
+
+    Returns:
+      One entry per parameter, the bytes of the file's header, and the bytes of the file; the first two
+      add up to the third.
+
+    Raises:
+      UserError: see :func:`load_packed`; or the bytes do not add up.
+    """
+    entries = size_account(load_packed(directory).params)
+    size = (directory / WEIGHTS).stat().st_size
+    with open(directory / WEIGHTS, "rb") as file:
+        header = 8 + int.from_bytes(file.read(8), "little")
+    if header + sum(entry.total for entry in entries) != size:
+        raise UserError(
+            f"{directory / WEIGHTS}: holds {size} bytes, its tensors and header fewer; it has tensors of another model"
+        )
+    return entries, header, size

@@ -1,0 +1,148 @@
+"""The packed layout ``planes256.v1``: how 1- and 2-bit codes lie in bytes.
+
+A weight is output-major, ``(N, K)`` in torch order. Each row is packed by itself, along K, in blocks of
+256 codes. With ``P = 8 / bits`` planes of ``S = 256 / P`` codes, code ``j * S + i`` of a block lies in byte ``i``
+of the block, in bits ``bits * j`` to ``bits * j + bits - 1``::
+
+    2 bits, one block of 256 codes in 64 bytes        1 bit, 256 codes in 32 bytes
+    byte i:  | i+192 | i+128 | i+64 |  i  |           byte i: | i+224 | … | i+32 | i |
+    bits:      7   6   5   4  3   2  1   0            bits:       7    …     1     0
+
+so a shift and a mask give S *consecutive* codes and no lane is ever shuffled (kernels.md section 1).
+A last block of ``T < 256`` codes is packed the same way with ``S = ceil(T / P)``: a row takes
+``ceil``-exactly ``bits`` bits per weight, whatever K is (MiniLM's 384 = 256 + 128).
+
+Codes are unsigned: ternary ``t`` is stored as ``t + 1`` (code 3 is illegal), binary ``w`` as ``(w + 1) / 2``.
+"""
+
+import functools
+import math
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int8, UInt8
+
+PLANES256 = "planes256.v1"
+"""Codes packed as above; the layout of files."""
+INT8 = "int8"
+"""One int8 per weight, the values themselves: what XLA multiplies once a file is loaded."""
+BLOCK = 256
+
+
+def packed_width(k: int, bits: int) -> int:
+    """Bytes of one packed row of ``k`` codes."""
+    return k // BLOCK * (BLOCK * bits // 8) + math.ceil(k % BLOCK * bits / 8)
+
+
+def pack_codes(codes: UInt8[Array, "n k"], bits: int) -> UInt8[Array, "n width"]:
+    """Pack unsigned codes, each below ``2 ** bits``, row by row. Inverse of :func:`unpack_codes`."""
+    n, k = codes.shape
+    full = k // BLOCK * BLOCK
+    parts = [_pack_block(codes[:, :full].reshape(n, -1, BLOCK), bits).reshape(n, -1)]
+    if full < k:
+        parts.append(_pack_block(codes[:, full:], bits))
+    return jnp.concatenate(parts, axis=1)
+
+
+def unpack_codes(packed: UInt8[Array, "n width"], bits: int, k: int) -> UInt8[Array, "n k"]:
+    """Unpack rows of ``k`` codes. Inverse of :func:`pack_codes`."""
+    n = packed.shape[0]
+    full = k // BLOCK * (BLOCK * bits // 8)
+    parts = [_unpack_block(packed[:, :full].reshape(n, k // BLOCK, BLOCK * bits // 8), bits).reshape(n, -1)]
+    if k % BLOCK:
+        parts.append(_unpack_block(packed[:, full:], bits)[:, : k % BLOCK])
+    return jnp.concatenate(parts, axis=1)
+
+
+def _pack_block(codes: Array, bits: int) -> Array:
+    """``(..., T)`` codes to ``(..., ceil(T / P))`` bytes."""
+    planes = 8 // bits
+    pad = [(0, 0)] * (codes.ndim - 1) + [(0, -codes.shape[-1] % planes)]
+    grid = jnp.pad(codes, pad)
+    grid = grid.reshape(*codes.shape[:-1], planes, grid.shape[-1] // planes).astype(jnp.uint8)
+    shifts = (bits * jnp.arange(planes, dtype=jnp.uint8))[:, None]
+    return jax.lax.reduce(grid << shifts, np.uint8(0), jax.lax.bitwise_or, (grid.ndim - 2,))
+
+
+def _unpack_block(packed: Array, bits: int) -> Array:
+    """``(..., S)`` bytes to ``(..., P * S)`` codes."""
+    planes = 8 // bits
+    shifts = (bits * jnp.arange(planes, dtype=jnp.uint8))[:, None]
+    codes = (packed[..., None, :] >> shifts) & jnp.uint8(2**bits - 1)
+    return codes.reshape(*packed.shape[:-1], planes * packed.shape[-1])
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["codes", "scale"],
+    meta_fields=["shape", "bits", "activation_bits", "layout"],
+)
+@dataclass(frozen=True)
+class PackedTensor:
+    """A weight as integers and scales: the leaf that stands in ``params`` where a float matrix was.
+
+    Attributes:
+      codes: ``uint8 (N, packed_width(K, bits))`` in layout ``planes256.v1``, or the values themselves,
+        ``int8 (N, K)``, in layout ``int8``.
+      scale: float32, ``(1,)`` for the whole matrix or ``(N,)``, one per row.
+      shape: logical ``(N, K)``, torch order.
+      bits: 1 or 2.
+      activation_bits: bits of the input of the Linear that holds this weight, or None: float.
+      layout: name and version of the form of ``codes``.
+    """
+
+    codes: UInt8[Array, "n width"] | Int8[Array, "n k"]
+    scale: Float[Array, " groups"]
+    shape: tuple[int, int] = field(metadata={"static": True})
+    bits: int = field(metadata={"static": True})
+    activation_bits: int | None = field(default=None, metadata={"static": True})
+    layout: str = field(default=PLANES256, metadata={"static": True})
+
+    def rows(self, ids: Array) -> Float[Array, "... k"]:
+        """Float values of the rows ``ids`` (any shape); unpacks those rows and no others."""
+        flat = self._values(self.codes[ids.reshape(-1)]).astype(self.scale.dtype)
+        scale = self.scale if self.scale.shape[0] == 1 else self.scale[ids.reshape(-1)]
+        return (flat * scale[:, None]).reshape(*ids.shape, self.shape[1])
+
+    def values(self) -> Int8[Array, "n k"]:
+        """The integers: -1 and +1 (1 bit) or -1, 0 and +1 (2 bits)."""
+        return self._values(self.codes)
+
+    def dequantize(self) -> Float[Array, "n k"]:
+        """The float matrix this tensor stands for."""
+        return self.values().astype(self.scale.dtype) * self.scale[:, None]
+
+    def unpacked(self) -> "PackedTensor":
+        """The same tensor in layout ``int8``: eight times the memory of 1 bit, no work per multiplication."""
+        return PackedTensor(self.values(), self.scale, self.shape, self.bits, self.activation_bits, INT8)
+
+    def _values(self, codes: Array) -> Array:
+        if self.layout == INT8:
+            return codes
+        unsigned = unpack_codes(codes, self.bits, self.shape[1]).astype(jnp.int8)
+        return 2 * unsigned - 1 if self.bits == 1 else unsigned - 1
+
+
+def pack_tensor(
+    values: Int8[Array, "n k"], scale: Float[Array, " groups"], bits: int, activation_bits: int | None = None
+) -> PackedTensor:
+    """Pack the integers of a quantized matrix.
+
+    Args:
+      values: -1 and +1 (``bits`` = 1) or -1, 0 and +1 (``bits`` = 2).
+      scale: one per matrix or one per row.
+      bits: 1 or 2.
+      activation_bits: see :class:`PackedTensor`.
+
+    Raises:
+      ValueError: scales per group inside a row, which no layout here represents, or another bit width.
+    """
+    n, k = values.shape
+    if scale.shape[0] not in (1, n):
+        raise ValueError(f"{scale.shape[0]} scales for {n} rows: a packed weight has one scale, or one per row")
+    if bits not in (1, 2):
+        raise ValueError(f"bits={bits}: a packed weight has 1 or 2")
+    codes = (values + 1) // 2 if bits == 1 else values + 1
+    return PackedTensor(pack_codes(codes.astype(jnp.uint8), bits), scale, (n, k), bits, activation_bits)

@@ -1,0 +1,107 @@
+"""Run a packed model from its directory alone: classify text, or measure it on a data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from tokenizers import Tokenizer
+
+from xtc_jax.compress import ready
+from xtc_jax.data import Dataset, compute_metrics, default_buckets, load_examples, load_tokenizer, tokenize
+from xtc_jax.errors import UserError
+from xtc_jax.export import PackedModel, load_packed
+from xtc_jax.quantize import Params
+from xtc_jax.train import make_eval_step, make_mesh, predict_logits
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A packed model ready to run.
+
+    Attributes:
+      model: as stored.
+      params: its params, prepared for repeated calls.
+      tokenizer: of its directory.
+    """
+
+    model: PackedModel
+    params: Params
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one input.
+
+    Attributes:
+      label: name of the most probable class; None for a regression.
+      value: its probability, or the predicted number.
+      probabilities: of every class; empty for a regression.
+    """
+
+    label: str | None
+    value: float
+    probabilities: dict[str, float]
+
+
+def load_predictor(directory: Path) -> Predictor:
+    """Load a packed model directory.
+
+    Raises:
+      UserError: see :func:`xtc_jax.export.load_packed`.
+    """
+    model = load_packed(directory)
+    return Predictor(model, ready(model.params), load_tokenizer(directory))
+
+
+def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """Logits ``(inputs, labels)``, float32.
+
+    Raises:
+      UserError: an input has another number of texts than the task.
+    """
+    wanted = len(predictor.model.task.text)
+    for i, text in enumerate(texts):
+        if len(text) != wanted:
+            raise UserError(f"input {i + 1} has {len(text)} text(s); this model takes {wanted}, a pair separated by a tab")
+    tokens = tokenize(predictor.tokenizer, texts, predictor.model.max_length)
+    config = predictor.model.config
+    # One device: a handful of texts is not worth splitting, and any number of them must do.
+    mesh = make_mesh(_BATCH, jax.local_devices()[:1])
+    batch = min(_BATCH, 1 << (len(texts) - 1).bit_length())
+    dataset = Dataset(
+        tokens, np.zeros(len(texts), np.int32), batch, default_buckets(predictor.model.max_length), config.pad_token_id
+    )
+    return predict_logits(make_eval_step(config, None, mesh), predictor.params, dataset, mesh)
+
+
+def predict(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> list[Prediction]:
+    """Classify (or rate) texts; each is a tuple of one text, or of the two of a pair."""
+    if not texts:
+        return []
+    config = predictor.model.config
+    logits = text_logits(predictor, texts)
+    if config.regression:
+        return [Prediction(None, float(row[0]), {}) for row in logits]
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    answers = []
+    for row in shifted / shifted.sum(axis=1, keepdims=True):
+        best = int(row.argmax())
+        named = {label: float(p) for label, p in zip(config.labels, row, strict=True)}
+        answers.append(Prediction(config.labels[best], float(row[best]), named))
+    return answers
+
+
+def evaluate_packed(predictor: Predictor, data: str, split: str = "validation") -> tuple[dict[str, float], int]:
+    """The task's metrics on a data set, and its number of examples.
+
+    Raises:
+      UserError: see :func:`xtc_jax.data.load_examples`.
+    """
+    task = predictor.model.task
+    examples = load_examples(data, task, split)
+    return compute_metrics(task, text_logits(predictor, examples.texts), examples.labels), len(examples.labels)

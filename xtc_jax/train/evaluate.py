@@ -1,0 +1,27 @@
+"""Logits and metrics of a model over a whole data set, every example exactly once."""
+
+import jax
+import numpy as np
+
+from xtc_jax.data import Dataset, Task, compute_metrics, eval_batches
+from xtc_jax.quantize import Params
+from xtc_jax.train.mesh import put_batch
+from xtc_jax.train.step import EvalStep
+
+
+def predict_logits(step: EvalStep, params: Params, dataset: Dataset, mesh: jax.sharding.Mesh) -> np.ndarray:
+    """Logits ``(examples, labels)`` in the order of the data set."""
+    logits: np.ndarray | None = None
+    for batch in eval_batches(dataset):
+        rows = np.asarray(step(params, put_batch(batch, mesh)))
+        if logits is None:
+            logits = np.full((len(dataset), rows.shape[1]), np.nan, rows.dtype)
+        logits[batch["index"][batch["valid"]]] = rows[batch["valid"]]
+    assert logits is not None, "no examples"
+    assert not np.isnan(logits).any(), "an example was not evaluated"
+    return logits
+
+
+def evaluate(step: EvalStep, params: Params, dataset: Dataset, task: Task, mesh: jax.sharding.Mesh) -> dict[str, float]:
+    """The task's metrics on ``dataset``, as fractions."""
+    return compute_metrics(task, predict_logits(step, params, dataset, mesh), dataset.labels)

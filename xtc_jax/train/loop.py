@@ -1,0 +1,145 @@
+"""The loop around the step: batches in, checkpoints and metrics out, best parameters back."""
+
+import shutil
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from xtc_jax.data import Dataset, Task, train_batches
+from xtc_jax.quantize import Params
+from xtc_jax.train import checkpoints
+from xtc_jax.train.evaluate import evaluate
+from xtc_jax.train.mesh import make_mesh, put_batch, put_replicated
+from xtc_jax.train.metrics import Record, metrics_writer, progress, read_metrics
+from xtc_jax.train.optimizer import OptimizerSpec, make_optimizer
+from xtc_jax.train.state import TrainState, init_state
+from xtc_jax.train.step import Objective, make_eval_step, make_train_step
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+      label: name on the screen.
+      objective: model, teacher and losses.
+      optimizer: hyper-parameters, with the number of steps.
+      train_set, eval_set: data; the first of the task's metrics on the second selects the best step.
+      task: names the metrics.
+      directory: gets ``metrics.jsonl``, ``tensorboard/`` and, until the run ends, ``checkpoints/``.
+      seed: of dropout and of the data order.
+      eval_every: steps between evaluations, each of which saves a checkpoint; the last step always
+        evaluates.
+      log_every: steps averaged into one record of ``metrics.jsonl``.
+    """
+
+    label: str
+    objective: Objective
+    optimizer: OptimizerSpec
+    train_set: Dataset
+    eval_set: Dataset
+    task: Task
+    directory: Path
+    seed: int
+    eval_every: int
+    log_every: int = 10
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gives back.
+
+    Attributes:
+      params: latent parameters of the best evaluation, host arrays.
+      metrics: the task's metrics there, fractions.
+      steps: optimizer steps done in all.
+      seconds: wall time, evaluation and compilation included, over all processes that worked on it.
+      examples_per_second: training examples per second of that time.
+    """
+
+    params: Params
+    metrics: dict[str, float]
+    steps: int
+    seconds: float
+    examples_per_second: float
+
+
+def train(run: Run, params: Params, teacher: Params | None) -> RunResult:
+    """Train, or go on where a killed process left its last checkpoint.
+
+    Args:
+      run: what to do.
+      params: initial latent parameters.
+      teacher: the teacher's, if the objective has one.
+
+    Returns:
+      The best parameters and the account of the run.
+
+    Raises:
+      UserError: the batch size does not fit the devices.
+    """
+    mesh = make_mesh(run.train_set.batch_size)
+    optimizer = make_optimizer(run.optimizer)
+    state = put_replicated(init_state(params, optimizer, jax.random.key(run.seed)), mesh)
+    teacher = None if teacher is None else put_replicated(teacher, mesh)
+    with checkpoints.open_checkpoints(run.directory / "checkpoints") as checkpointer:
+        state = checkpoints.restore_latest(checkpointer, state) or state
+        state = _steps(run, state, teacher, checkpointer, mesh)
+        best = checkpoints.restore_best(checkpointer, state)
+    records = read_metrics(run.directory / "metrics.jsonl")
+    metrics = next(_metrics(record) for record in records if record["step"] == int(best.step) and _metrics(record))
+    seconds = records[-1]["seconds"]
+    speed = run.optimizer.steps * run.train_set.batch_size / seconds
+    return RunResult(jax.device_get(best.params), metrics, run.optimizer.steps, seconds, speed)
+
+
+def clear_checkpoints(directory: Path) -> None:
+    """Delete what a finished run no longer needs."""
+    shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+
+def _metrics(record: Record) -> dict[str, float]:
+    return {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
+
+
+def _steps(
+    run: Run,
+    state: TrainState,
+    teacher: Params | None,
+    checkpointer: checkpoints.Checkpointer,
+    mesh: jax.sharding.Mesh,
+) -> TrainState:
+    """Steps ``state.step .. run.optimizer.steps``."""
+    train_step = make_train_step(run.objective, make_optimizer(run.optimizer), mesh)
+    eval_step = make_eval_step(run.objective.student, run.objective.rules, mesh)
+    start, total, metrics_file = int(state.step), run.optimizer.steps, run.directory / "metrics.jsonl"
+    before = max((record["seconds"] for record in read_metrics(metrics_file) if record["step"] <= start), default=0.0)
+    begun = time.monotonic()
+    window: defaultdict[str, list[jax.Array]] = defaultdict(list)
+    shown: Record = {}
+    with metrics_writer(run.directory, start) as write, progress(run.label, total, start) as show:
+        for step, batch in enumerate(train_batches(run.train_set, run.seed, total, start), start + 1):
+            previous = window["loss"][-1:]
+            state, losses = train_step(state, teacher, put_batch(batch, mesh))
+            jax.block_until_ready(previous)  # one step in flight, so that times and the display are true
+            for name, value in losses.items():
+                window[name].append(value)
+            seconds = time.monotonic() - begun
+            if step % run.log_every == 0 or step == total:
+                means = {name: float(np.mean(jax.device_get(values))) for name, values in window.items()}
+                means["examples_per_second"] = (step - start) * run.train_set.batch_size / seconds
+                write(step, {**means, "seconds": before + seconds})
+                shown |= means
+                window.clear()
+            if step % run.eval_every == 0 or step == total:
+                metrics = evaluate(eval_step, state.params, run.eval_set, run.task, mesh)
+                checkpoints.save(checkpointer, state, metrics[run.task.metrics[0]])
+                record = {f"eval/{name}": value for name, value in metrics.items()}
+                write(step, {**record, "seconds": before + time.monotonic() - begun})
+                shown |= record
+            show(step, shown)
+    return state

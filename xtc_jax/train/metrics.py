@@ -1,0 +1,90 @@
+"""Where the numbers of a run go: ``metrics.jsonl``, TensorBoard, and the screen."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+Record = dict[str, float]
+Write = Callable[[int, Record], None]
+Show = Callable[[int, Record], None]
+_PLAIN_INTERVAL = 15.0
+"""Seconds between lines where the screen is no terminal."""
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """All records of a ``metrics.jsonl``; a line that a killed process left half-written is skipped."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+@contextmanager
+def metrics_writer(directory: Path, resume_step: int = 0) -> Iterator[Write]:
+    """``write(step, record)`` appends to ``metrics.jsonl`` and to TensorBoard's event file.
+
+    Records beyond ``resume_step``, of a run that was killed after its last checkpoint, are dropped.
+    """
+    path = directory / "metrics.jsonl"
+    kept = [record for record in read_metrics(path) if record["step"] <= resume_step]
+    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    board = SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step or None)
+    with path.open("a") as file:
+
+        def write(step: int, record: Record) -> None:
+            file.write(json.dumps({"step": step, **record}) + "\n")
+            file.flush()
+            for name, value in record.items():
+                board.add_scalar(name, value, step)
+
+        try:
+            yield write
+        finally:
+            board.close()
+
+
+@contextmanager
+def progress(label: str, total: int, start: int = 0, console: Console | None = None) -> Iterator[Show]:
+    """A live line with step, loss, metric, speed and time left; plain lines where there is no terminal."""
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield _plain_lines(label, total, start)
+        return
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[text]}", TimeRemainingColumn())
+    rendered = [TextColumn(column) if isinstance(column, str) else column for column in columns]
+    with Progress(*rendered, console=console, speed_estimate_period=60) as bar:
+        task = bar.add_task(label, total=total, completed=start, text="compiling")
+        yield lambda step, record: bar.update(task, completed=step, text=_summary(record))
+
+
+def _plain_lines(label: str, total: int, start: int) -> Show:
+    begun = last = time.monotonic()
+
+    def show(step: int, record: Record) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _PLAIN_INTERVAL and step < total:
+            return
+        last = now
+        left = (now - begun) / max(step - start, 1) * (total - step)
+        print(f"{label}: step {step}/{total}  {_summary(record)}  {left:.0f} s left", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _summary(record: Record) -> str:
+    parts = [f"loss {record['loss']:.3f}"] if "loss" in record else []
+    parts += [f"{name.removeprefix('eval/')} {value:.4f}" for name, value in record.items() if name.startswith("eval/")]
+    if "examples_per_second" in record:
+        parts.append(f"{record['examples_per_second']:.0f} examples/s")
+    return "  ".join(parts)
