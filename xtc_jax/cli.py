@@ -25,7 +25,9 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 after bad input (one line on standard error)."""
+    """Run a command; returns the exit status: 0, or 2 after bad input or a full or unwritable disk (one line on
+    standard error).
+    """
     logging.getLogger("absl").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")  # of libraries; ours are errors or lines on the screen
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -36,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.command(arguments, rest)
     except UserError as error:
         print(f"xtc: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"xtc: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("xtc: interrupted; run the same command again to go on", file=sys.stderr)
@@ -72,7 +77,7 @@ def _parser() -> _Parser:
 
     evaluate = add("evaluate", _evaluate, "measure a packed model on a data set")
     evaluate.add_argument("--model", required=True, type=Path, help="packed model directory")
-    evaluate.add_argument("--task", help="must be the task of the model (default: it)")
+    evaluate.add_argument("--task", help="must be the model's own (default: it)")
     evaluate.add_argument("--data", required=True, help="file, directory with TASK/SPLIT.parquet, or pinned:NAME")
     evaluate.add_argument("--split", default="validation", help="default: validation")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
@@ -124,13 +129,11 @@ def _predict(arguments: argparse.Namespace, _: list[str]) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, _: list[str]) -> None:
-    from xtc_jax.data import find_task
     from xtc_jax.predict import evaluate_packed, load_predictor
 
     predictor = load_predictor(arguments.model)
     task = predictor.model.task
     if arguments.task and arguments.task != task.name:
-        find_task(arguments.task, ("text",))
         raise UserError(f"{arguments.model} was trained for task {task.name!r}, not {arguments.task!r}")
     metrics, examples = evaluate_packed(predictor, arguments.data, arguments.split)
     if arguments.json:
@@ -161,7 +164,7 @@ def _inspect(arguments: argparse.Namespace, _: list[str]) -> None:
     table.add_row("total", "", "", "", "", f"{size:,}")
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     weights = sum(_count(e.shape) for e in entries)
-    print(f"{weights:,} weights, {8 * size / weights:.2f} bits each; {4 * weights / size:.1f} times smaller than float32")
+    print(f"{weights:,} weights, {8 * size / weights:.2f} bits each; {4 * weights / size:.1f} times fewer bytes than float32")
 
 
 def _count(shape: tuple[int, ...]) -> int:

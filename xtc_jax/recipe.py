@@ -19,6 +19,12 @@ from xtc_jax.quantize import QuantRules, named_rules, with_extra_rules
 
 LOCAL_MODEL = "pinned:all-MiniLM-L6-v2"
 _LOCAL_DEPTH = 6
+_LEAST = {"batch_size": 1, "eval_every": 1, "steps": 0, "warmup_steps": -1, "warmup_epochs": 0, "weight_decay": 0, "clip": 0}
+_NORMS = {
+    "logit_norm": ("deepspeed", "textbook"),
+    "attention_norm": ("valid", "deepspeed", "ternarybert"),
+    "hidden_norm": ("valid", "deepspeed"),
+}
 
 
 def stage_config(**values: Any) -> ConfigDict:
@@ -68,7 +74,7 @@ def base_config(**values: Any) -> ConfigDict:
     config.data.validation = ""
     config.data.text = ()  # text columns; () is the task's own
     config.data.label = ""
-    config.data.labels = ()  # class names of task "custom"; () finds them in the training data
+    config.data.labels = ()  # class names of a task of your own; () finds them in the training data
     config.data.regression = False
     config.data.max_length = 128
     config.data.buckets = ()  # padded lengths; () is 16, 32, 64, … up to max_length
@@ -195,6 +201,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
     plain = json.loads(json.dumps(config.to_dict()))
     if not config.stages:
         raise UserError("config.stages is empty; name at least one stage")
+    _check_data(config.data)
     stages: list[Stage] = []
     for name in config.stages:
         if name not in config:
@@ -203,17 +210,28 @@ def make_recipe(config: ConfigDict) -> Recipe:
     return Recipe(plain, tuple(stages))
 
 
+def _check_data(data: ConfigDict) -> None:
+    for key, least in (("max_length", 3), ("eval_batch_size", 1), ("limit_train", 0), ("limit_validation", 0)):
+        if data[key] < least:
+            raise UserError(f"config.data.{key}={data[key]} must be at least {least}")
+    if list(data.buckets) != sorted(set(data.buckets)):
+        raise UserError(f"config.data.buckets={data.buckets} must increase")
+
+
 def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: set[str]) -> Stage:
     for key in ("init", "teacher"):
         if config[key] and config[key] not in earlier:
             raise UserError(f"config.{name}.{key}={config[key]!r} names no earlier stage")
-    for key in ("batch_size", "eval_every"):
-        if config[key] < 1:
-            raise UserError(f"config.{name}.{key}={config[key]} must be at least 1")
-    for key, known in (("logit_norm", ("deepspeed", "textbook")), ("hidden_norm", ("valid", "deepspeed")),
-                       ("attention_norm", ("valid", "deepspeed", "ternarybert"))):  # fmt: skip
+    for key, least in _LEAST.items():
+        if config[key] < least:
+            raise UserError(f"config.{name}.{key}={config[key]} must be at least {least}")
+    if config.learning_rate <= 0 or config.epochs <= 0 or config.dropout >= 1:
+        raise UserError(f"config.{name}: learning_rate and epochs must be above 0, dropout below 1")
+    for key, known in _NORMS.items():
         if config.loss[key] not in known:
             raise UserError(f"config.{name}.loss.{key}={config.loss[key]!r}; use one of {', '.join(known)}")
+    if not all(isinstance(layer, int) for layer in config.layers):
+        raise UserError(f"config.{name}.layers={config.layers} must be a tuple of layer indices, such as (1, 3, 5)")
     values = {key: value for key, value in config.items() if key not in ("rules", "extra_rules", "activation_bits")}
     values |= {"loss": DistillSpec(**config.loss.to_dict()), "layers": tuple(config.layers)}
     return Stage(name=name, rules=_rules(name, config), raw=raw, **{**values, "result": config.result or name})

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from xtc_jax.bert.config import BertConfig, config_to_dict, read_config
 from xtc_jax.bert.model import init
@@ -195,7 +195,7 @@ def save_huggingface(directory: Path, config: BertConfig, params: Params) -> Non
     if classifier:
         flat = {name if name.startswith("classifier.") else f"bert.{name}": value for name, value in flat.items()}
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(flat, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "model.safetensors").write_bytes(save(flat, metadata={"format": "pt"}))
     raw = config_to_dict(config, "BertForSequenceClassification" if classifier else "BertModel")
     (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
 

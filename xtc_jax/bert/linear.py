@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from xtc_jax.kernels import PackedTensor, packed_matmul
-from xtc_jax.quantize import FakeQuantized, quantize_activations, quantize_symmetric
+from xtc_jax.quantize import FakeQuantized, quantize_symmetric
 
 Weight = Array | FakeQuantized | PackedTensor
 
@@ -28,7 +28,7 @@ def linear(x: Float[Array, "*batch k"], weight: Weight, bias: Float[Array, " n"]
     if isinstance(weight, PackedTensor):
         return _dot(x, weight.dequantize()) + bias
     if isinstance(weight, FakeQuantized):
-        return _dot(quantize_activations(x, weight.activation_bits), weight.value) + bias
+        return weight.linear(x) + bias
     return _dot(x, weight) + bias
 
 

@@ -30,9 +30,9 @@ class LayerMap:
     def hidden_pairs(self) -> tuple[tuple[int, int], ...]:
         """(student, teacher) indices into the hidden states, which start with the embedding output.
 
-        State ``i + 1`` is the output of layer ``i``. The embedding output is paired with the state *before*
-        the first kept layer's input side, ``max(t0 - 1, 0)``: method.md section 2.6, where DeepSpeed's
-        ``t0 - 1`` = -1 would mean the teacher's last state.
+        State ``i + 1`` is the output of layer ``i``. The student's embedding output is paired with the
+        teacher's state ``max(t0 - 1, 0)``, t0 the first kept layer: method.md section 2.6. (DeepSpeed has
+        ``t0 - 1``, and so -1, the teacher's *last* state, where t0 is 0.)
 
         >>> LayerMap((2, 4, 6, 8, 10)).hidden_pairs
         ((0, 1), (1, 3), (2, 5), (3, 7), (4, 9), (5, 11))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from xtc_jax.errors import UserError
 from xtc_jax.kernels import PackedTensor, pack_tensor
 from xtc_jax.quantize import Params, QuantRules, assign_rules, quantize_weight
 
@@ -24,8 +25,8 @@ def pack(params: Params, rules: QuantRules) -> Params:
       scales are those that ``fake_quantize`` computes with, so both models have the same integers.
 
     Raises:
-      UserError: see ``assign_rules``.
-      ValueError: scales per group inside a row; a value outside ``rules.rest``.
+      UserError: see ``assign_rules``; or a value outside ``rules.rest``.
+      ValueError: scales per group inside a row, which no layout holds.
     """
     assigned = assign_rules(params, rules)
 
@@ -39,7 +40,7 @@ def pack(params: Params, rules: QuantRules) -> Params:
             return w
         half = jax.lax.reduce_precision(w, exponent_bits=5, mantissa_bits=10).astype(jnp.float16)
         if not bool(jnp.all(jnp.isfinite(half))):
-            raise ValueError(f"{name}: a value does not fit float16")
+            raise UserError(f"{name}: a value does not fit float16; use the rule set 'deepspeed', which keeps float32")
         return half
 
     return jax.tree_util.tree_map_with_path(leaf, params)
@@ -64,7 +65,8 @@ def ready(params: Params) -> Params:
     def leaf(path: tuple[Any, ...], value: Any) -> Any:
         if not _is_packed(value):
             return value.astype(jnp.float32)
-        return value if "embeddings" in jax.tree_util.keystr(path) else value.unpacked()
+        table = "_embeddings/" in jax.tree_util.keystr(path, simple=True, separator="/")
+        return value if table else value.unpacked()
 
     return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=_is_packed)
 

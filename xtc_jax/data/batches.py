@@ -8,7 +8,6 @@ part. The batches that a plan names are read through ``grain``.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import grain
 import numpy as np
 
 from xtc_jax.data.tokens import Tokens
@@ -112,8 +111,8 @@ class Dataset:
         return collate(planned, self.tokens, self.labels, self.batch_size, self.pad_id)
 
 
-@dataclass
-class _Source(grain.sources.RandomAccessDataSource):
+@dataclass(frozen=True)
+class _Source:
     """Planned batches ``0 .. steps - 1`` of a run, the plans of its epochs one after another."""
 
     dataset: Dataset
@@ -135,6 +134,8 @@ def train_batches(dataset: Dataset, seed: int, steps: int, start: int = 0) -> It
       steps: length of the run; epochs follow one another, each with its own order.
       start: first batch, to resume a run.
     """
+    import grain  # a second to import, needed to train alone
+
     epochs = -(-steps // dataset.batches_per_epoch)
     plans = [planned for epoch in range(epochs) for planned in dataset.plan(seed, epoch)][start:steps]
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)

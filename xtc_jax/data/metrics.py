@@ -4,28 +4,48 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from scipy import stats
-from sklearn import metrics as sk
 
 from xtc_jax.data.tasks import Task
 
+Metric = Callable[[np.ndarray, np.ndarray], float]
 
-def _correlation(function: Callable[..., tuple[float, float]]) -> Callable[[np.ndarray, np.ndarray], float]:
+# scikit-learn and SciPy take seconds to import: only what measures a model pays for them.
+
+
+def _accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    return float(np.mean(labels == predictions))
+
+
+def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, zero_division=0))
+
+
+def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
+
+
+def _correlation(name: str) -> Metric:
     def score(labels: np.ndarray, predictions: np.ndarray) -> float:
+        from scipy import stats
+
         # A constant side has no correlation; report 0, as for Matthews, and not NaN.
         if len(labels) < 2 or np.ptp(labels) == 0 or np.ptp(predictions) == 0:
             return 0.0
-        return float(function(labels, predictions)[0])
+        return float(getattr(stats, name)(labels, predictions)[0])
 
     return score
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": lambda labels, predictions: float(sk.accuracy_score(labels, predictions)),
-    "f1": lambda labels, predictions: float(sk.f1_score(labels, predictions, zero_division=0)),
-    "matthews_correlation": lambda labels, predictions: float(sk.matthews_corrcoef(labels, predictions)),
-    "pearson": _correlation(stats.pearsonr),
-    "spearman": _correlation(stats.spearmanr),
+METRICS: dict[str, Metric] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "matthews_correlation": _matthews,
+    "pearson": _correlation("pearsonr"),
+    "spearman": _correlation("spearmanr"),
 }
 """``name -> function(labels, predictions)``; every value is a fraction, 1.0 is perfect."""
 

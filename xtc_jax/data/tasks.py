@@ -47,18 +47,24 @@ QQP by accuracy, STS-B by Pearson (method.md section 6.2)."""
 def find_task(
     name: str, text: tuple[str, ...] = (), label: str = "", labels: tuple[str, ...] = (), regression: bool = False
 ) -> Task:
-    """A GLUE task by name, or the user's own, ``custom``; given columns override GLUE's.
+    """A GLUE task by name, or, under any other name, the user's own.
+
+    Args:
+      name: GLUE's or the user's.
+      text: one or two column names; a task of the user's own must give them, they override GLUE's.
+      label: column of the label; "" is GLUE's, ``label``.
+      labels: class names of a task of the user's own; none are found in its training data later.
+      regression: the user's own task predicts a number.
 
     Raises:
-      UserError: unknown name, or a custom task without text columns.
+      UserError: a name that is not GLUE's, without text columns.
     """
-    if name == "custom":
-        if len(text) not in (1, 2):
-            raise UserError("task 'custom' needs data.text: the name of one text column, or of two")
-        if regression:
-            return Task(name, text, labels or ("score",), True, ("pearson", "spearman"), label or "label")
-        return Task(name, text, labels, label=label or "label")
-    if name not in GLUE:
-        raise UserError(f"unknown task {name!r}; use one of {', '.join(sorted(GLUE))}, or 'custom' with data.text")
-    task = GLUE[name]
-    return replace(task, text=text or task.text, label=label or task.label)
+    if name in GLUE:
+        return replace(GLUE[name], text=text or GLUE[name].text, label=label or GLUE[name].label)
+    if len(text) not in (1, 2):
+        raise UserError(
+            f"unknown task {name!r}; use one of {', '.join(sorted(GLUE))}, or set data.text, the text columns of your own task"
+        )
+    if regression:
+        return Task(name, text, labels or ("score",), True, ("pearson", "spearman"), label or "label")
+    return Task(name, text, labels, label=label or "label")

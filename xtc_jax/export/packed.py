@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, copy_tokenizer, init, nest, read_safetensors
 from xtc_jax.compress import SizeEntry, size_account
@@ -66,7 +66,7 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path) -> None:
     scratch = directory.with_name(directory.name + ".tmp")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    save_file(tensors, scratch / WEIGHTS)
+    (scratch / WEIGHTS).write_bytes(save(tensors))
     (scratch / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
     copy_tokenizer(tokenizer, scratch)
     shutil.rmtree(directory, ignore_errors=True)

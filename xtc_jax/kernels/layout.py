@@ -9,8 +9,8 @@ of the block, in bits ``bits * j`` to ``bits * j + bits - 1``::
     bits:      7   6   5   4  3   2  1   0            bits:       7    …     1     0
 
 so a shift and a mask give S *consecutive* codes and no lane is ever shuffled (kernels.md section 1).
-A last block of ``T < 256`` codes is packed the same way with ``S = ceil(T / P)``: a row takes
-``ceil``-exactly ``bits`` bits per weight, whatever K is (MiniLM's 384 = 256 + 128).
+A last block of ``T < 256`` codes is packed the same way with ``S = ceil(T / P)``, so that a row takes
+``bits`` bits per weight whatever K is, rounded up to a byte (MiniLM's 384 = 256 + 128).
 
 Codes are unsigned: ternary ``t`` is stored as ``t + 1`` (code 3 is illegal), binary ``w`` as ``(w + 1) / 2``.
 """
@@ -102,26 +102,36 @@ class PackedTensor:
 
     def rows(self, ids: Array) -> Float[Array, "... k"]:
         """Float values of the rows ``ids`` (any shape); unpacks those rows and no others."""
-        flat = self._values(self.codes[ids.reshape(-1)]).astype(self.scale.dtype)
+        flat = self._floats(self.codes[ids.reshape(-1)])
         scale = self.scale if self.scale.shape[0] == 1 else self.scale[ids.reshape(-1)]
         return (flat * scale[:, None]).reshape(*ids.shape, self.shape[1])
 
     def values(self) -> Int8[Array, "n k"]:
         """The integers: -1 and +1 (1 bit) or -1, 0 and +1 (2 bits)."""
-        return self._values(self.codes)
+        if self.layout == INT8:
+            return self.codes
+        codes = unpack_codes(self.codes, self.bits, self.shape[1])
+        # uint8 arithmetic wraps, so the bits are those of the signed value. See _floats for why not int8's.
+        unsigned = 2 * codes - np.uint8(1) if self.bits == 1 else codes - np.uint8(1)
+        return jax.lax.bitcast_convert_type(unsigned, jnp.int8)
 
     def dequantize(self) -> Float[Array, "n k"]:
         """The float matrix this tensor stands for."""
-        return self.values().astype(self.scale.dtype) * self.scale[:, None]
+        return self._floats(self.codes) * self.scale[:, None]
 
     def unpacked(self) -> "PackedTensor":
         """The same tensor in layout ``int8``: eight times the memory of 1 bit, no work per multiplication."""
         return PackedTensor(self.values(), self.scale, self.shape, self.bits, self.activation_bits, INT8)
 
-    def _values(self, codes: Array) -> Array:
+    def _floats(self, codes: Array) -> Array:
+        """Some rows of ``codes`` as float integers.
+
+        The sums are done in float, not in int8: XLA:CPU fuses int8 arithmetic into YNNPACK reductions and
+        miscompiles it there (jaxlib 0.10.2 and 0.12.0.1; tests/kernels/test_layout.py shows it).
+        """
         if self.layout == INT8:
-            return codes
-        unsigned = unpack_codes(codes, self.bits, self.shape[1]).astype(jnp.int8)
+            return codes.astype(self.scale.dtype)
+        unsigned = unpack_codes(codes, self.bits, self.shape[1]).astype(self.scale.dtype)
         return 2 * unsigned - 1 if self.bits == 1 else unsigned - 1
 
 

@@ -22,8 +22,14 @@ def quantize_binary(w: Float[Array, "..."], groups: int = 1) -> tuple[Int8[Array
       Codes in {-1, +1}, int8, shaped like ``w``, and the scales ``m``, shape ``(groups,)``. A group of
       zeros has scale 0.
     """
+    codes, scale = binary_levels(w, groups)
+    return codes.astype(jnp.int8), scale
+
+
+def binary_levels(w: Float[Array, "..."], groups: int) -> tuple[Float[Array, "..."], Float[Array, " groups"]]:
+    """:func:`quantize_binary` with the codes as floats: training never leaves floating point."""
     scale = jnp.mean(jnp.abs(w).reshape(groups, -1), axis=1)
-    return jnp.where(w >= 0, 1, -1).astype(jnp.int8), scale
+    return jnp.where(w >= 0, 1, -1).astype(w.dtype), scale
 
 
 @straight_through
@@ -33,4 +39,4 @@ def binarize(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
     >>> binarize(jnp.array([[1.0, -3.0], [0.0, 2.0]]), 1).tolist()
     [[1.5, -1.5], [1.5, 1.5]]
     """
-    return dequantize(*quantize_binary(w, groups))
+    return dequantize(*binary_levels(w, groups))

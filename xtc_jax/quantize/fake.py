@@ -5,31 +5,43 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from xtc_jax.errors import UserError
-from xtc_jax.quantize.binary import binarize, quantize_binary
+from xtc_jax.quantize.binary import binarize, binary_levels, quantize_binary
 from xtc_jax.quantize.groups import group_count, straight_through
+from xtc_jax.quantize.integer import quantize_activations
+from xtc_jax.quantize.matmul import quantized_matmul
 from xtc_jax.quantize.rules import QuantRules, WeightSpec
-from xtc_jax.quantize.ternary import quantize_ternary, ternarize
+from xtc_jax.quantize.ternary import quantize_ternary, ternarize, ternary_levels
 
 Params = Any
 """A pytree of parameters: nested dicts whose leaves are arrays (or nodes that stand for one)."""
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=["activation_bits"])
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["value", "codes", "scale"], meta_fields=["activation_bits"])
 @dataclass(frozen=True)
 class FakeQuantized:
     """A fake-quantized weight whose Linear also quantizes its input.
 
     Attributes:
-      value: float values that lie on the quantization grid, torch order.
+      value: float values on the quantization grid, ``(out, in)``; the gradient arrives here.
+      codes: the integers they stand for, as floats, ``(out, in)``; a constant.
+      scale: ``(groups,)``, a constant; ``value`` is ``codes * scale``.
       activation_bits: bits of the Linear's input, per token, symmetric.
     """
 
-    value: Float[Array, "out in"]
+    value: Array
+    codes: Array
+    scale: Array
     activation_bits: int = field(metadata={"static": True})
+
+    def linear(self, x: Float[Array, "*batch k"]) -> Float[Array, "*batch n"]:
+        """The quantized ``x`` times this weight; exact unless groups split a row."""
+        if self.scale.shape[0] in (1, self.value.shape[0]):
+            return quantized_matmul(x, self.value, self.codes, self.scale, self.activation_bits)
+        contract = (((x.ndim - 1,), (1,)), ((), ()))
+        return jax.lax.dot_general(quantize_activations(x, self.activation_bits), self.value, contract)
 
 
 def quantize_weight(w: Float[Array, "..."], spec: WeightSpec) -> tuple[Array, Array]:
@@ -92,8 +104,11 @@ def fake_quantize(params: Params, rules: QuantRules) -> Params:
         spec = assigned.get(jax.tree_util.keystr(path, simple=True, separator="/"))
         if spec is None:
             return round_mantissa(w, 10) if rules.rest == "float16" else w
-        quantizer = {1: binarize, 2: ternarize}[spec.bits]
-        value = quantizer(w, group_count(w.shape, spec.granularity)).astype(jnp.result_type(w))
-        return value if spec.activation_bits is None else FakeQuantized(value, spec.activation_bits)
+        groups = group_count(w.shape, spec.granularity)
+        value = {1: binarize, 2: ternarize}[spec.bits](w, groups)
+        if spec.activation_bits is None:
+            return value
+        codes, scale = {1: binary_levels, 2: ternary_levels}[spec.bits](jax.lax.stop_gradient(w), groups)
+        return FakeQuantized(value, codes, scale, spec.activation_bits)
 
     return jax.tree_util.tree_map_with_path(leaf, params)

@@ -37,7 +37,7 @@ def group_count(shape: tuple[int, ...], granularity: Granularity) -> int:
     return size // granularity
 
 
-def dequantize(codes: Int8[Array, "..."], scale: Float[Array, " groups"]) -> Float[Array, "..."]:
+def dequantize(codes: Int8[Array, "..."] | Float[Array, "..."], scale: Float[Array, " groups"]) -> Float[Array, "..."]:
     """``codes * scale``, group by group, in the shape of ``codes`` and the dtype of ``scale``."""
     values = codes.reshape(scale.shape[0], -1).astype(scale.dtype) * scale[:, None]
     return values.reshape(codes.shape)

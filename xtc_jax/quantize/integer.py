@@ -21,10 +21,15 @@ def quantize_symmetric(x: Float[Array, "*batch k"], bits: int) -> tuple[Int8[Arr
     Returns:
       Codes, int8, shaped like ``x``, and the scales ``s``. A zero vector has scale 0 and codes 0.
     """
+    codes, scale = activation_levels(x, bits)
+    return codes.astype(jnp.int8), scale
+
+
+def activation_levels(x: Float[Array, "*batch k"], bits: int) -> tuple[Float[Array, "*batch k"], Float[Array, "*batch 1"]]:
+    """:func:`quantize_symmetric` with the codes as floats: training never leaves floating point."""
     scale = 2 * jnp.max(jnp.abs(x), axis=-1, keepdims=True) / 2**bits
     safe = jnp.where(scale > 0, scale, 1)
-    codes = jnp.clip(jnp.round(x / safe), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-    return codes.astype(jnp.int8), scale
+    return jnp.clip(jnp.round(x / safe), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1), scale
 
 
 @straight_through
@@ -34,5 +39,5 @@ def quantize_activations(x: Float[Array, "*batch k"], bits: int) -> Float[Array,
     >>> quantize_activations(jnp.array([[-1.0, 0.5, 1.0]]), 8).tolist()
     [[-1.0, 0.5, 0.9921875]]
     """
-    codes, scale = quantize_symmetric(x, bits)
-    return codes.astype(x.dtype) * scale
+    codes, scale = activation_levels(x, bits)
+    return codes * scale

@@ -22,14 +22,19 @@ def quantize_ternary(w: Float[Array, "..."], groups: int = 1) -> tuple[Int8[Arra
       Codes in {-1, 0, +1}, int8, shaped like ``w``, and the scales ``alpha``, shape ``(groups,)``. A
       group of zeros has scale 0.
     """
+    codes, scale = ternary_levels(w, groups)
+    return codes.astype(jnp.int8), scale
+
+
+def ternary_levels(w: Float[Array, "..."], groups: int) -> tuple[Float[Array, "..."], Float[Array, " groups"]]:
+    """:func:`quantize_ternary` with the codes as floats: training never leaves floating point."""
     magnitude = jnp.abs(w).reshape(groups, -1)
     above = magnitude > 0.7 * jnp.mean(magnitude, axis=1, keepdims=True)
     count = jnp.sum(above, axis=1)
     total = jnp.sum(jnp.where(above, magnitude, 0), axis=1)
     # max >= mean > threshold, so `count` is 0 only where every element is.
     scale = total / jnp.maximum(count, 1).astype(total.dtype)
-    codes = jnp.where(above.reshape(w.shape), jnp.sign(w), 0).astype(jnp.int8)
-    return codes, scale
+    return jnp.where(above.reshape(w.shape), jnp.sign(w), 0), scale
 
 
 @straight_through
@@ -39,4 +44,4 @@ def ternarize(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
     >>> ternarize(jnp.array([[4.0, -2.0], [0.1, 0.0]]), 1).tolist()
     [[3.0, -3.0], [0.0, 0.0]]
     """
-    return dequantize(*quantize_ternary(w, groups))
+    return dequantize(*ternary_levels(w, groups))
