@@ -2,6 +2,7 @@
 
 from xtc_jax.bert.config import BertConfig, config_from_dict, config_to_dict, read_config, with_head
 from xtc_jax.bert.huggingface import (
+    check_params,
     complete,
     copy_tokenizer,
     load_huggingface,
@@ -16,6 +17,7 @@ __all__ = [
     "BertConfig",
     "BertOutput",
     "apply",
+    "check_params",
     "complete",
     "config_from_dict",
     "config_to_dict",

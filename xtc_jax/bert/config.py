@@ -88,18 +88,25 @@ def config_from_dict(raw: dict[str, Any], where: str) -> BertConfig:
     names = {field.name for field in fields(BertConfig)} - {"labels", "regression"}
     known = {name: raw[name] for name in names if name in raw}
     required = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    for name in required:
+    optional = {"max_position_embeddings", "type_vocab_size", "num_labels"} & raw.keys()
+    for name in (*required, *sorted(optional)):
         if type(raw.get(name)) is not int or raw[name] <= 0:
             raise UserError(f"{where}: key {name!r} must be a positive integer, found {raw.get(name)!r}")
-    if raw.get("id2label"):
-        labels = tuple(raw["id2label"][key] for key in sorted(raw["id2label"], key=int))
-    else:
-        labels = tuple(f"LABEL_{i}" for i in range(raw.get("num_labels", 2)))
+    labels = _labels(raw, where)
     regression = raw.get("problem_type") == "regression" or len(labels) == 1
     try:
         return BertConfig(**known, labels=labels, regression=regression)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _labels(raw: dict[str, Any], where: str) -> tuple[str, ...]:
+    names = raw.get("id2label")
+    if not names:
+        return tuple(f"LABEL_{i}" for i in range(raw.get("num_labels", 2)))
+    if not isinstance(names, dict) or not all(key.isdecimal() for key in names):
+        raise UserError(f"{where}: key 'id2label' must map the numbers of the classes to their names, found {names!r}")
+    return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
 def config_to_dict(config: BertConfig, architecture: str) -> dict[str, Any]:

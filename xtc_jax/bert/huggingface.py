@@ -99,12 +99,16 @@ def load_huggingface(directory: Path) -> tuple[BertConfig, Params]:
         config = BertConfig(**{**config.__dict__, "has_position_ids": True})
         del stripped[_POSITION_IDS]
     flat = {parameter_path(name): value for name, value in stripped.items() if name.startswith(_OWN)}
-    _check(flat, config, file)
+    check_params(flat, config, file)
     return config, nest(flat)
 
 
-def _check(flat: Mapping[str, np.ndarray], config: BertConfig, file: Path) -> None:
-    """Compare names and shapes with those of a fresh model of this config."""
+def check_params(flat: Mapping[str, Any], config: BertConfig, file: Path) -> None:
+    """Compare paths, shapes and dtypes with those of a fresh model of this config; ``pooler`` and ``classifier`` may lack.
+
+    Raises:
+      UserError: a tensor is missing, unknown, or does not fit; names it and ``file``.
+    """
     expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
     heads = {head for head in _HEAD if any(path.startswith(head) for path in flat)}
     wanted = {path for path in expected if not path.startswith(_HEAD) or path.startswith(tuple(heads))}
@@ -137,7 +141,7 @@ def _read_tensors(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
     if index.is_file():
         try:
             shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             raise UserError(f"{index}: not an index of shards (no weight_map)") from None
         return index, {name: value for shard in shards for name, value in read_safetensors(directory / shard).items()}
     if pickle.is_file():

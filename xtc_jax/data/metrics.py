@@ -25,6 +25,9 @@ def _f1(labels: np.ndarray, predictions: np.ndarray) -> float:
 def _matthews(labels: np.ndarray, predictions: np.ndarray) -> float:
     from sklearn.metrics import matthews_corrcoef
 
+    # A constant side has no correlation; scikit-learn says 0 too, but warns where both sides are constant.
+    if np.ptp(labels) == 0 or np.ptp(predictions) == 0:
+        return 0.0
     return float(matthews_corrcoef(labels, predictions))
 
 
@@ -35,7 +38,8 @@ def _correlation(name: str) -> Metric:
         # A constant side has no correlation; report 0, as for Matthews, and not NaN.
         if len(labels) < 2 or np.ptp(labels) == 0 or np.ptp(predictions) == 0:
             return 0.0
-        return float(getattr(stats, name)(labels, predictions)[0])
+        # In float64: float32 predictions that differ by little lose digits, and SciPy warns.
+        return float(getattr(stats, name)(labels.astype(np.float64), predictions.astype(np.float64))[0])
 
     return score
 

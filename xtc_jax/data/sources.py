@@ -1,5 +1,6 @@
 """Where examples come from: files on disk, the Hugging Face hub, or the pinned quick-start data."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from xtc_jax.data.pinned import PINNED, pinned_directory
 from xtc_jax.data.tasks import Task
 from xtc_jax.errors import UserError
 
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 SUFFIXES = (".parquet", ".csv", ".tsv", ".jsonl")
 
 
@@ -49,8 +51,12 @@ def find_split(path: str, task: Task, split: str) -> Path:
     raise UserError(f"{path}: no {split} data; expected {task.name}/{split}.parquet (or csv, tsv, jsonl) inside it")
 
 
-def read_table(path: Path) -> pa.Table:
+def read_table(path: Path, text: tuple[str, ...] = ()) -> pa.Table:
     """Read parquet, csv, tsv (no quoting, as GLUE writes it) or jsonl.
+
+    Args:
+      path: the file.
+      text: columns that are text whatever they look like; csv and tsv do not say, and "007" is no number.
 
     Raises:
       UserError: no such file, another suffix, or a damaged file.
@@ -65,7 +71,8 @@ def read_table(path: Path) -> pa.Table:
         options = pa.csv.ParseOptions(newlines_in_values=True)
         if path.suffix == ".tsv":
             options = pa.csv.ParseOptions(delimiter="\t", quote_char=False)
-        return pa.csv.read_csv(path, parse_options=options)
+        types = pa.csv.ConvertOptions(column_types=dict.fromkeys(text, pa.string()))
+        return pa.csv.read_csv(path, parse_options=options, convert_options=types)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (pa.ArrowInvalid, pa.ArrowException, OSError) as error:
@@ -99,7 +106,7 @@ def load_examples(path: str, task: Task, split: str) -> Examples:
     """
     if path:
         file = find_split(path, task, split)
-        table, where = read_table(file), str(file)
+        table, where = read_table(file, task.text), str(file)
     else:
         table, where = _hub_table(task, split)
     for column in (*task.text, task.label):
@@ -138,12 +145,13 @@ def _number(value: object, row: int, task: Task, where: str) -> float:
 
 
 def _class_id(value: object, row: int, ids: dict[str, int], task: Task, where: str) -> int:
-    if isinstance(value, str) and value in ids:
-        return ids[value]
-    if isinstance(value, (int, float)) and value == int(value) and 0 <= value < len(ids):
-        return int(value)
     if str(value) in ids:
         return ids[str(value)]
+    if isinstance(value, float) and value.is_integer():
+        return _class_id(int(value), row, ids, task, where)
+    # A number is an id, unless the names are numbers themselves: 0 is no class where the classes are 1, 2 and 3.
+    if isinstance(value, int) and 0 <= value < len(ids) and not any(_NUMBER.fullmatch(name) for name in ids):
+        return int(value)
     known = ", ".join(f"{i}={name}" for name, i in ids.items())
     raise UserError(f"{where}: row {row + 1}, column {task.label!r}: label {value!r} is outside the task's range ({known})")
 

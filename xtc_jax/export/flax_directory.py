@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from xtc_jax.bert import BertConfig, config_to_dict, copy_tokenizer, init, read_config
+from xtc_jax.bert import BertConfig, check_params, config_to_dict, copy_tokenizer, read_config
 from xtc_jax.errors import UserError
-from xtc_jax.quantize import Params
+from xtc_jax.quantize import Params, named_leaves
 
 PARAMS = "params"
 
@@ -26,7 +26,8 @@ def save_flax(directory: Path, config: BertConfig, params: Params, tokenizer: Pa
     raw = config_to_dict(config, "BertForSequenceClassification")
     (scratch / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
     copy_tokenizer(tokenizer, scratch)
-    ocp.save(scratch.absolute() / PARAMS, jax.tree.map(jnp.asarray, params))
+    # As numpy: the bits as they are (jax would narrow float64), and no device to be missed where it is read.
+    ocp.save(scratch.absolute() / PARAMS, jax.tree.map(np.asarray, params))
     shutil.rmtree(directory, ignore_errors=True)
     scratch.rename(directory)
 
@@ -47,8 +48,5 @@ def load_flax(directory: Path) -> tuple[BertConfig, Params]:
         params: Params = ocp.load(directory.absolute() / PARAMS)
     except Exception as error:  # tensorstore, json and file errors alike
         raise UserError(f"{directory / PARAMS}: not a readable checkpoint ({type(error).__name__})") from None
-    expected = jax.eval_shape(lambda: init(config, jax.random.key(0)))
-    unknown = set(params) - set(expected)
-    if unknown:
-        raise UserError(f"{directory / PARAMS}: does not fit config.json; unknown {', '.join(sorted(unknown))}")
+    check_params(named_leaves(params), config, directory / PARAMS)
     return config, params

@@ -50,6 +50,7 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path) -> None:
     quantized: dict[str, Any] = {}
     for path, leaf in _leaves(model.params).items():
         if isinstance(leaf, PackedTensor):
+            assert leaf.layout == PLANES256, f"{path}: only packed codes are written, not {leaf.layout}"
             tensors[f"{path}.codes"], tensors[f"{path}.scale"] = np.asarray(leaf.codes), np.asarray(leaf.scale)
             quantized[path] = {"bits": leaf.bits, "shape": leaf.shape, "activation_bits": leaf.activation_bits}
         else:
@@ -97,10 +98,13 @@ def load_packed(directory: Path) -> PackedModel:
         raise UserError(
             f"{file}: format {quantization.get('format_version')}, layout {quantization.get('layout')!r} is not known here"
         )
-    tensors = read_safetensors(directory / WEIGHTS)
-    params = nest(_assemble(tensors, quantization["weights"], directory / WEIGHTS, config))
-    found = Task(task["name"], tuple(task["text"]), config.labels, config.regression, tuple(task["metrics"]), task["label"])
-    return PackedModel(config, params, found, task["max_length"])
+    try:
+        weights, max_length = quantization["weights"], task["max_length"]
+        found = Task(task["name"], tuple(task["text"]), config.labels, config.regression, tuple(task["metrics"]), task["label"])
+    except KeyError as error:
+        raise UserError(f"{file}: key {error} is missing from its quantization or task block") from None
+    params = nest(_assemble(read_safetensors(directory / WEIGHTS), weights, directory / WEIGHTS, config))
+    return PackedModel(config, params, found, max_length)
 
 
 def _assemble(tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: Path, config: BertConfig) -> dict[str, Any]:

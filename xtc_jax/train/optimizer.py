@@ -74,7 +74,7 @@ def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
         gradients: Params, state: optax.ScaleByAdamState, params: Params | None = None
     ) -> tuple[Params, optax.ScaleByAdamState]:
         assert params is not None, "weight decay needs the parameters"
-        factor = jnp.minimum(1.0, spec.clip / (optax.global_norm(gradients) + 1e-6))
+        factor = jnp.minimum(1.0, spec.clip / (optax.tree.norm(gradients) + 1e-6))
         gradients = jax.tree.map(lambda g: g * factor, gradients)
         mu = jax.tree.map(lambda m, g: spec.b1 * m + (1 - spec.b1) * g, state.mu, gradients)
         nu = jax.tree.map(lambda v, g: spec.b2 * v + (1 - spec.b2) * jnp.square(g), state.nu, gradients)

@@ -1,0 +1,188 @@
+"""Packing: the same numbers as in training, in so many bytes and no more."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xtc_jax.bert import BertConfig, init
+from xtc_jax.compress import float32_bytes, pack, ready, size_account, unpack
+from xtc_jax.errors import UserError
+from xtc_jax.kernels import PackedTensor
+from xtc_jax.quantize import FakeQuantized, QuantRules, WeightSpec, assign_rules, fake_quantize, named_leaves, named_rules
+
+CONFIG = BertConfig(
+    vocab_size=32,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=32,
+    max_position_embeddings=16,
+)
+MIB = 2**20
+rule_sets = pytest.mark.parametrize(("name", "bits"), [("deepspeed", 1), ("deepspeed", 2), ("paper-50x", 1), ("paper-50x", 2)])
+
+
+@pytest.fixture(scope="module")
+def params():
+    """A tiny BERT with no two values alike, biases and LayerNorm included."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: init(CONFIG, jax.random.key(0)))
+    return jax.tree.map(lambda s: jnp.asarray(rng.normal(size=s.shape), jnp.float32), shapes)
+
+
+def plain(tree):
+    is_fake = lambda leaf: isinstance(leaf, FakeQuantized)  # noqa: E731
+    return jax.tree.map(lambda leaf: leaf.value if is_fake(leaf) else leaf, tree, is_leaf=is_fake)
+
+
+@rule_sets
+def test_unpacking_gives_the_fake_quantized_values_to_the_bit(params, name, bits):
+    rules = named_rules(name, bits)
+    trained, unpacked = named_leaves(plain(fake_quantize(params, rules))), named_leaves(jax.jit(unpack)(pack(params, rules)))
+    assert trained.keys() == unpacked.keys()
+    for path, value in trained.items():
+        assert unpacked[path].dtype == jnp.float32
+        np.testing.assert_array_equal(unpacked[path], value, err_msg=path)
+
+
+@rule_sets
+def test_exactly_the_assigned_weights_are_packed_and_the_rest_has_the_rest_dtype(params, name, bits):
+    rules = named_rules(name, bits)
+    packed, assigned = pack(params, rules), assign_rules(params, rules)
+    leaves = jax.tree.leaves_with_path(packed, is_leaf=lambda leaf: isinstance(leaf, PackedTensor))
+    by_path = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    assert {path for path, leaf in by_path.items() if isinstance(leaf, PackedTensor)} == assigned.keys()
+    for path, leaf in by_path.items():
+        if path in assigned:
+            assert (leaf.bits, leaf.activation_bits) == (bits, assigned[path].activation_bits)
+            assert leaf.scale.shape == ((leaf.shape[0],) if assigned[path].granularity == "row" else (1,))
+        else:
+            assert leaf.dtype == jnp.dtype(rules.rest)
+
+
+@rule_sets
+def test_the_size_account_names_every_parameter_and_adds_up_to_every_byte(params, name, bits):
+    packed = pack(params, named_rules(name, bits))
+    account = size_account(packed)
+    assert {entry.name: entry.shape for entry in account} == {path: w.shape for path, w in named_leaves(params).items()}
+    assert sum(entry.total for entry in account) == sum(leaf.nbytes for leaf in jax.tree.leaves(packed))
+    assert sum(entry.scale_bytes for entry in account) == 4 * (12 + 32 + (16 + 2 + 1 if name == "paper-50x" else 0))
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_a_packed_weight_takes_its_bits_per_weight_and_not_one_more(params, bits):
+    entries = {entry.name: entry for entry in size_account(pack(params, named_rules("paper-50x", bits)))}
+    words = entries["embeddings/word_embeddings/weight"]
+    assert (words.bits, words.code_bytes, words.scale_bytes, words.total) == (bits, 64 * bits, 128, 64 * bits + 128)
+    quantized = [entry for entry in entries.values() if entry.bits == bits]
+    assert len(quantized) == 16
+    for entry in quantized:
+        assert 8 * entry.code_bytes == bits * np.prod(entry.shape)
+    assert {entry.bits for entry in entries.values()} == {bits, 16}
+
+
+def test_the_base_of_every_ratio_is_four_bytes_per_parameter_however_it_is_stored(params):
+    size = 4 * sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert float32_bytes(params) == size
+    assert float32_bytes(pack(params, named_rules("paper-50x", 1))) == size
+
+
+@functools.cache
+def bert_base(layers, name, bits):
+    """Size account and float32 bytes of BERT-base with a float32 rest, by tracing alone: no array is made."""
+    rules, measured = replace(named_rules(name, bits), rest="float32"), []
+
+    def measure(params):
+        packed = pack(params, rules)
+        measured.extend([size_account(packed), float32_bytes(packed)])
+
+    jax.eval_shape(measure, jax.eval_shape(lambda: init(BertConfig(num_hidden_layers=layers), jax.random.key(0))))
+    return measured
+
+
+def payload(layers, name, bits, rest):
+    account, _ = bert_base(layers, name, bits)
+    saved = sum(entry.total for entry in account if entry.bits == 32) // 2 if rest == "float16" else 0
+    return sum(entry.total for entry in account) - saved
+
+
+@pytest.mark.parametrize(
+    ("layers", "count", "mib"), [(12, 109_483_778, 417.65), (6, 66_956_546, 255.42), (5, 59_868_674, 228.38)]
+)
+def test_bert_base_has_the_parameters_and_float32_bytes_of_the_method(layers, count, mib):
+    _, size = bert_base(layers, "deepspeed", 1)
+    assert size == 4 * count
+    assert round(size / MIB, 2) == mib
+
+
+@pytest.mark.parametrize(
+    ("layers", "name", "bits", "rest", "mib", "ratio"),
+    [
+        (12, "deepspeed", 1, "float32", 17.26, 24.2),
+        (6, "deepspeed", 1, "float32", 11.97, 34.9),
+        (5, "deepspeed", 1, "float32", 11.09, 37.7),
+        (12, "deepspeed", 2, "float32", 30.18, 13.8),
+        (6, "deepspeed", 2, "float32", 19.83, 21.1),
+        (5, "deepspeed", 2, "float32", 18.10, 23.1),
+        (12, "paper-50x", 1, "float32", 13.63, 30.6),
+        (6, "paper-50x", 1, "float32", 8.34, 50.1),
+        (5, "paper-50x", 1, "float32", 7.45, 56.0),
+        (12, "paper-50x", 1, "float16", 13.39, 31.2),
+        (6, "paper-50x", 1, "float16", 8.21, 50.8),
+        (5, "paper-50x", 1, "float16", 7.35, 56.8),
+        (12, "paper-50x", 2, "float32", 26.66, 15.7),
+        (6, "paper-50x", 2, "float32", 16.31, 25.6),
+        (5, "paper-50x", 2, "float32", 14.58, 28.6),
+    ],
+)
+def test_bert_base_packs_into_the_payload_of_the_method(layers, name, bits, rest, mib, ratio):
+    size = payload(layers, name, bits, rest)
+    assert round(size / MIB, 2) == mib
+    assert round(4 * 109_483_778 / size, 1) == ratio
+
+
+def test_six_layers_at_1_bit_leave_17826_bytes_of_the_fiftieth_for_the_header_and_127492_more_in_float16():
+    full, half = (payload(6, "paper-50x", 1, rest) for rest in ("float32", "float16"))
+    assert full == 8_740_876
+    assert 4 * 109_483_778 // 50 - full == 17_826
+    assert full - half == 127_492
+
+
+def test_a_model_made_ready_means_the_same_with_linears_in_bytes_and_tables_still_packed(params):
+    packed = pack(params, named_rules("paper-50x", 1))
+    prepared = ready(packed)
+    assert prepared["embeddings"]["word_embeddings"]["weight"].layout == "planes256.v1"
+    assert prepared["embeddings"]["position_embeddings"]["weight"].layout == "planes256.v1"
+    assert prepared["pooler"]["dense"]["weight"].layout == "int8"
+    assert prepared["encoder"]["layer_1"]["output"]["dense"]["weight"].layout == "int8"
+    assert prepared["classifier"]["weight"].dtype == jnp.float32
+    for before, after in zip(jax.tree.leaves(unpack(packed)), jax.tree.leaves(unpack(prepared)), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_an_all_zero_embedding_row_packs_and_unpacks_as_zeros():
+    table = jnp.array([[0.0] * 8, [1.0] * 4 + [-3.0] * 4])
+    for bits, second in ((1, [2.0] * 4 + [-2.0] * 4), (2, [0.0] * 4 + [-3.0] * 4)):
+        packed = pack({"weight": table}, QuantRules((("weight", WeightSpec(bits, "row")),)))
+        assert unpack(packed)["weight"].tolist() == [[0.0] * 8, second]
+
+
+def test_groups_inside_a_row_are_refused(params):
+    with pytest.raises(ValueError, match="32 scales for 16 rows"):
+        pack(params, QuantRules((("pooler/dense/weight", WeightSpec(1, 8)),)))
+
+
+@pytest.mark.parametrize("value", [70000.0, np.inf, np.nan])
+def test_a_rest_value_that_float16_cannot_hold_is_refused_by_its_path(params, value):
+    broken = {**params, "classifier": {**params["classifier"], "bias": jnp.array([0.0, value])}}
+    with pytest.raises(UserError, match="classifier/bias: a value does not fit float16"):
+        pack(broken, named_rules("paper-50x", 1))
+
+
+def test_packing_checks_its_rules_as_training_does(params):
+    with pytest.raises(UserError, match="'querry' matches no parameter"):
+        pack(params, QuantRules((("querry", WeightSpec(1)),)))

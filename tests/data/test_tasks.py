@@ -1,0 +1,61 @@
+"""Tasks by name, and the user's own."""
+
+import pytest
+
+from xtc_jax.data import GLUE, find_task
+from xtc_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "labels", "metrics"),
+    [
+        ("sst2", 1, 2, ("accuracy",)),
+        ("cola", 1, 2, ("matthews_correlation",)),
+        ("mrpc", 2, 2, ("accuracy", "f1")),
+        ("stsb", 2, 1, ("pearson", "spearman")),
+        ("rte", 2, 2, ("accuracy",)),
+        ("qqp", 2, 2, ("accuracy", "f1")),
+        ("qnli", 2, 2, ("accuracy",)),
+    ],
+)
+def test_a_glue_task_has_its_columns_labels_and_metrics(name, columns, labels, metrics):
+    task = find_task(name)
+    assert (task.name, len(task.text), len(task.labels), task.metrics) == (name, columns, labels, metrics)
+
+
+def test_stsb_is_the_only_regression():
+    assert [name for name, task in GLUE.items() if task.regression] == ["stsb"]
+
+
+def test_given_columns_override_those_of_glue():
+    task = find_task("mrpc", text=("left", "right"), label="same")
+    assert (task.text, task.label, task.labels) == (("left", "right"), "same", ("not_equivalent", "equivalent"))
+    assert find_task("mrpc").text == ("sentence1", "sentence2")
+
+
+@pytest.mark.parametrize("name", ["custom", "reviews"])
+def test_a_task_of_another_name_classifies_with_labels_found_later(name):
+    task = find_task(name, text=("review",))
+    assert (task.name, task.text, task.label, task.labels) == (name, ("review",), "label", ())
+    assert (task.regression, task.metrics) == (False, ("accuracy",))
+
+
+def test_a_custom_task_takes_the_labels_and_the_column_it_is_given():
+    task = find_task("custom", text=("a", "b"), label="class", labels=("no", "yes"))
+    assert (task.labels, task.label) == (("no", "yes"), "class")
+
+
+def test_a_custom_regression_has_one_label_and_the_correlations():
+    task = find_task("custom", text=("a",), regression=True)
+    assert (task.labels, task.regression, task.metrics) == (("score",), True, ("pearson", "spearman"))
+
+
+@pytest.mark.parametrize("text", [(), ("a", "b", "c")])
+def test_a_custom_task_needs_one_or_two_text_columns(text):
+    with pytest.raises(UserError, match=r"data\.text"):
+        find_task("custom", text=text)
+
+
+def test_an_unknown_task_is_refused_with_the_known_ones():
+    with pytest.raises(UserError, match=r"unknown task 'sst-2'; use one of cola, mrpc, qnli, qqp, rte, sst2, stsb"):
+        find_task("sst-2")

@@ -1,0 +1,244 @@
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from xtc_jax import pipeline
+from xtc_jax.bert import apply
+from xtc_jax.compress import float32_bytes
+from xtc_jax.errors import UserError
+from xtc_jax.export import load_flax, load_packed
+from xtc_jax.recipe import make_recipe, stage_config
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    return toy.finished_run(tmp_path_factory.mktemp)
+
+
+@pytest.fixture
+def copied(done, tmp_path) -> Path:
+    """A work directory of the same run, to do harm to."""
+    return Path(shutil.copytree(done / "work", tmp_path / "work"))
+
+
+@pytest.fixture
+def config(done):
+    return toy.recipe_config(done / "model", done / "data")
+
+
+def run(config, workdir):
+    return pipeline.run(make_recipe(config), workdir, lambda line: None)
+
+
+def results_of(workdir):
+    return json.loads((workdir / "results.json").read_text())
+
+
+def contents(root):
+    """Hash and time of every file."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}
+
+
+def trained_stages(monkeypatch, real=True):
+    """The labels of the runs that ``train`` is called for from now on."""
+    labels, train = [], pipeline.train
+
+    def spy(work, *arguments):
+        labels.append(work.label)
+        assert real, f"{work.label} was trained"
+        return train(work, *arguments)
+
+    monkeypatch.setattr(pipeline, "train", spy)
+    return labels
+
+
+def test_results_name_every_stage_and_the_packed_model_with_all_their_numbers(done):
+    results = results_of(done / "work")
+    common = {"metrics", "layers", "weight_bits", "steps", "seconds", "examples_per_second", "bytes"}
+    packed = common | {"path", "fp32_bytes", "ratio", "max_logit_difference", "prediction_agreement"}
+    assert {name: set(result) for name, result in results.items()} == {
+        "teacher": common,
+        "reduced": common,
+        "quantized": common,
+        "packed": packed,
+    }
+    shapes = {name: (r["layers"], r["weight_bits"], r["steps"], list(r["metrics"])) for name, r in results.items()}
+    assert shapes == {
+        "teacher": (4, 32, 30, ["accuracy"]),
+        "reduced": (2, 32, 20, ["accuracy"]),
+        "quantized": (2, 1, 20, ["accuracy"]),
+        "packed": (2, 1, 0, ["accuracy"]),
+    }
+    assert all(result["seconds"] > 0 and result["examples_per_second"] > 0 for result in results.values())
+
+
+def test_the_packed_model_answers_as_the_fake_quantized_student_does(done):
+    packed = results_of(done / "work")["packed"]
+    assert packed["prediction_agreement"] >= 0.999
+    assert packed["max_logit_difference"] <= 1e-2
+    assert packed["metrics"] == results_of(done / "work")["quantized"]["metrics"]
+
+
+def test_the_ratio_is_the_teachers_float32_bytes_over_the_bytes_of_the_file(done):
+    packed = results_of(done / "work")["packed"]
+    assert packed["bytes"] == (Path(packed["path"]) / "model.safetensors").stat().st_size
+    assert packed["fp32_bytes"] == float32_bytes(load_flax(done / "work" / "teacher" / "model")[1])
+    assert packed["ratio"] == packed["fp32_bytes"] / packed["bytes"]
+
+
+def test_every_stage_leaves_its_model_its_metrics_and_no_checkpoints(done):
+    names = {"DONE", "config.json", "metrics.jsonl", "model", "tensorboard"}
+    for stage in ("teacher", "reduce", "quantize"):
+        assert {path.name for path in (done / "work" / stage).iterdir()} == names
+
+
+def test_the_report_shows_table_picture_and_config(done):
+    text = (done / "work" / "report.md").read_text()
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")] == [
+        *("stage", "---", "teacher", "reduced", "quantized", "packed"),
+    ]
+    assert (done / "work" / "report.png").read_bytes()[:4] == b"\x89PNG"
+    assert json.loads(text.split("```json\n")[1].split("```")[0])["quantize"]["rules"] == "paper-50x"
+
+
+def test_a_second_run_trains_nothing_and_writes_the_same_results(config, copied, monkeypatch):
+    trained_stages(monkeypatch, real=False)
+    before = results_of(copied)
+    assert run(config, copied) == before
+    assert results_of(copied) == before
+
+
+def test_only_a_stage_that_is_not_done_is_run_again_and_to_the_same_end(config, copied, monkeypatch):
+    before, model = results_of(copied), load_flax(copied / "reduce" / "model")[1]
+    (copied / "reduce" / "DONE").unlink()
+    labels = trained_stages(monkeypatch)
+    after = run(config, copied)
+    assert labels == ["reduce"]
+    assert after["reduced"]["metrics"] == before["reduced"]["metrics"]
+    jax.tree.map(np.testing.assert_array_equal, load_flax(copied / "reduce" / "model")[1], model)
+
+
+def test_a_packed_model_that_is_not_done_is_packed_again(config, copied, monkeypatch):
+    trained_stages(monkeypatch, real=False)
+    weights = (copied / "packed" / "model.safetensors").read_bytes()
+    (copied / "packed" / "DONE").unlink()
+    run(config, copied)
+    assert (copied / "packed" / "model.safetensors").read_bytes() == weights
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c.quantize.update(weight_bits=2), "stage 'quantize' was made with another config (quantize.weight_bits: 1"),
+        (lambda c: c.reduce.update(learning_rate=1.0), "stage 'reduce' was made with another config (reduce.learning_rate"),
+        (lambda c: c.update(seed=1), "stage 'teacher' was made with another config (seed: 42 then, 1 now)"),
+    ],
+    ids=["bits", "rate", "seed"],
+)
+def test_a_workdir_of_another_config_is_refused_and_left_as_it_is(config, copied, monkeypatch, change, named):
+    trained_stages(monkeypatch, real=False)
+    change(config)
+    before = contents(copied)
+    with pytest.raises(UserError) as error:
+        run(config, copied)
+    assert named in str(error.value)
+    assert contents(copied) == before
+
+
+def test_a_packed_model_of_another_last_stage_is_refused(config, copied, monkeypatch):
+    trained_stages(monkeypatch, real=False)
+    config.stages = (*config.stages, "more")
+    config.more = stage_config(**{**config.quantize.to_dict(), "init": "quantize", "result": "more", "steps": 1})
+    before = contents(copied)
+    with pytest.raises(UserError, match="packed"):
+        run(config, copied)
+    assert contents(copied) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.reduce.update(layers=(1, 4)), "config.reduce.layers=(1, 4): the teacher has layers 0 to 3, not 4"),
+        (lambda c: c.reduce.update(layers=(3, 1)), "config.reduce.layers=(3, 1): the indices must increase"),
+        (lambda c: c.quantize.update(layers=(0, 3)), "config.quantize.layers=(0, 3): the teacher has layers 0 to 1, not 3"),
+        (lambda c: c.quantize.update(extra_rules=("no_such=1",)), "config.quantize: quantization rule 'no_such' matches no"),
+        (lambda c: c.data.update(max_length=64, buckets=()), "config.data.max_length=64 is more than the model's 32"),
+        (lambda c: c.data.update(buckets=(8,)), "config.data.buckets="),
+        (lambda c: c.teacher.update(batch_size=6), "config.teacher.batch_size=6 is not a multiple of the 4 devices"),
+        (lambda c: c.quantize.update(batch_size=6), "config.quantize.batch_size=6 is not a multiple of the 4 devices"),
+        (lambda c: c.data.update(eval_batch_size=6), "config.data.eval_batch_size=6 is not a multiple of the 4 devices"),
+        (lambda c: c.quantize.update(init="teacher", teacher="reduce"), "config.quantize.teacher='reduce': "),
+    ],
+    ids=["layer", "order", "later stage", "rule", "length", "buckets", "batch", "later batch", "evaluation", "short teacher"],
+)  # fmt: skip
+def test_what_cannot_work_is_refused_before_anything_is_trained_or_written(config, tmp_path, monkeypatch, change, message):
+    trained_stages(monkeypatch, real=False)
+    change(config)
+    with pytest.raises(UserError) as error:
+        run(config, tmp_path / "work")
+    assert str(error.value).startswith(message)
+    assert not (tmp_path / "work").exists()
+
+
+def one_stage(config, **values):
+    """A single quantizing stage from the checkpoint, without a teacher, over in moments."""
+    config.stages = ("quantize",)
+    config.quantize = stage_config(
+        **{"weight_bits": 2, "layers": (0,), "batch_size": 8, "steps": 4, "warmup_steps": 1, "dropout": 0.0, **values}
+    )
+    return config
+
+
+def test_a_regression_runs_end_to_end(config, tmp_path):
+    rng = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        rows = toy.sentences(24, 5)
+        scores = [float(label + rng.uniform(-0.3, 0.3)) for _, label in rows]
+        toy.write_table(tmp_path / f"{split}.csv", {"sentence": [text for text, _ in rows], "score": scores})
+    config.data.update(path=str(tmp_path), label="score", labels=(), regression=True)
+    results = run(one_stage(config), tmp_path / "work")
+    assert list(results["packed"]["metrics"]) == ["pearson", "spearman"]
+    assert results["packed"]["prediction_agreement"] == 1.0
+    packed = load_packed(tmp_path / "work" / "packed")
+    assert (packed.task.regression, packed.task.label, packed.config.num_labels) == (True, "score", 1)
+
+
+def test_a_task_over_pairs_with_named_classes_runs_end_to_end(config, tmp_path):
+    first, second = toy.sentences(24, 6), toy.sentences(24, 7)[::-1]
+    columns = {
+        "left": [text.split(",")[0] for text, _ in first],
+        "right": [text.split(",")[0] for text, _ in second],
+        "verdict": ["alike" if a == b else "unlike" for (_, a), (_, b) in zip(first, second[1:] + second[:1], strict=True)],
+    }
+    columns["verdict"][0] = "unlike"
+    for split in ("train", "validation"):
+        toy.write_table(tmp_path / f"{split}.jsonl", columns)
+    config.data.update(path=str(tmp_path), text=("left", "right"), label="verdict", labels=(), max_length=24, buckets=(24,))
+    run(one_stage(config), tmp_path / "work")
+    packed = load_packed(tmp_path / "work" / "packed")
+    assert (packed.task.text, packed.config.labels, packed.max_length) == (("left", "right"), ("alike", "unlike"), 24)
+    ids = np.full((1, 4), 5, np.int32)
+    assert apply(packed.config, packed.params, ids, ids * 0, ids * 0 + 1).logits.shape == (1, 2)
+
+
+def test_a_limit_takes_examples_evenly_spread_over_the_file(config, tmp_path, monkeypatch):
+    taken = []
+
+    def train(work, *_):
+        taken.append(len(work.train_set))
+        taken.append(work.train_set.labels.tolist())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "train", train)
+    config.data.limit_train = 5
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "work")
+    labels = [label for _, label in toy.sentences(64, len("train"))]
+    assert taken == [5, [labels[i] for i in (0, 12, 25, 38, 51)]]

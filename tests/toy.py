@@ -1,0 +1,159 @@
+"""A toy world for the tests: an invented vocabulary, a tiny BERT directory, tiny data sets, a tiny recipe."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from ml_collections import ConfigDict
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from xtc_jax import pipeline
+from xtc_jax.bert import BertConfig, init, save_huggingface
+from xtc_jax.data import Dataset, Task, tokenize
+from xtc_jax.recipe import base_config, make_recipe, stage_config
+
+GOOD = ["bright", "warm", "gentle", "lovely", "brave", "funny", "clever", "tender", "lively", "honest"]
+BAD = ["dull", "cold", "clumsy", "dreary", "timid", "boring", "silly", "bitter", "sleepy", "false"]
+NOUNS = ["lamp", "kettle", "puppet", "garden", "robot", "piano", "parrot", "tunnel", "bridge", "cactus", "walrus", "violin"]
+OTHER = ["the", "a", "was", "and", "but", "very", "quite", "we", "saw", "it", "there", "with", "no", ".", ",", "!", "?"]
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *NOUNS, *OTHER]
+
+SENTIMENT = Task("custom", ("sentence",), ("negative", "positive"))
+FULL_SIZE = BertConfig(
+    vocab_size=len(VOCABULARY),
+    hidden_size=32,
+    num_hidden_layers=4,
+    num_attention_heads=4,
+    intermediate_size=64,
+    max_position_embeddings=32,
+    initializer_range=0.1,
+)
+
+
+def tokenizer() -> Tokenizer:
+    """BERT's word pieces over :data:`VOCABULARY`."""
+    made = Tokenizer(models.WordPiece({word: i for i, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer(lowercase=True)
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    return made
+
+
+def write_model(directory: Path) -> Path:
+    """A Hugging Face directory: ``config.json``, ``model.safetensors`` without a head, ``tokenizer.json``."""
+    headless = params(FULL_SIZE, seed=7)
+    del headless["classifier"]
+    save_huggingface(directory, FULL_SIZE, headless)
+    tokenizer().save(str(directory / "tokenizer.json"))
+    return directory
+
+
+def sentences(count: int, seed: int) -> list[tuple[str, int]]:
+    """Invented sentences of 7 to 12 words; the label is the sign of their adjectives."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        label = i % 2
+        first, second, third = rng.choice(GOOD if label else BAD, 3, replace=False)
+        one, two = rng.choice(NOUNS, 2, replace=False)
+        text = f"the {one} was {first} and {second} ."
+        made.append((text if i % 3 else f"{text[:-2]} , the {two} was {third} !", label))
+    return made
+
+
+def shape(layers: int = 1, dropout: float = 0.0) -> BertConfig:
+    """:data:`FULL_SIZE` with fewer layers. Dropout is off where a test does not need it: it compiles slowly."""
+    return replace(FULL_SIZE, num_hidden_layers=layers, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
+
+
+def params(config: BertConfig, seed: int = 0) -> dict:
+    """Random params without a constant among them, made by numpy: quicker than a model's own ``init``."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: init(config, jax.random.key(0)))
+    draw = {"weight": lambda size: 0.1 * rng.normal(size=size), "bias": lambda size: 0.02 * rng.normal(size=size)}
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.asarray(
+            draw[path[-1].key](leaf.shape) + ("LayerNorm" in str(path) and path[-1].key == "weight"), jnp.float32
+        ),
+        shapes,
+    )
+
+
+def dataset(count: int = 32, seed: int = 0, batch_size: int = 8) -> Dataset:
+    """Tokenized :func:`sentences`."""
+    rows = sentences(count, seed)
+    labels = np.array([label for _, label in rows], np.int32)
+    return Dataset(tokenize(tokenizer(), [(text,) for text, _ in rows], 16), labels, batch_size, (12, 16))
+
+
+def write_table(path: Path, columns: dict[str, list]) -> Path:
+    """A csv, parquet or jsonl file, by the suffix."""
+    table = pa.table(columns)
+    if path.suffix == ".csv":
+        pa.csv.write_csv(table, path)
+    elif path.suffix == ".parquet":
+        pa.parquet.write_table(table, path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+    return path
+
+
+def write_sentiment(directory: Path, suffix: str = "parquet") -> Path:
+    """``train`` and ``validation`` files with columns ``sentence`` and ``label``."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", 64), ("validation", 30)):
+        rows = sentences(count, len(split))
+        columns = {"sentence": [text for text, _ in rows], "label": [label for _, label in rows]}
+        write_table(directory / f"{split}.{suffix}", columns)
+    return directory
+
+
+def recipe_config(model: Path, data: Path) -> ConfigDict:
+    """Three stages in seconds: a teacher, two of its four layers, one bit under ``paper-50x``."""
+    config = base_config(model=str(model), task="custom", stages=("teacher", "reduce", "quantize"))
+    config.data.path = str(data)
+    config.data.text = ("sentence",)
+    config.data.labels = ("negative", "positive")
+    config.data.max_length = 16
+    config.data.buckets = (16,)
+    config.data.eval_batch_size = 16
+    few = {"batch_size": 8, "warmup_steps": 2, "eval_every": 10, "learning_rate": 2e-3, "dropout": 0.0}
+    taught = {**few, "teacher": "teacher", "learning_rate": 1e-3}
+    config.teacher = stage_config(steps=30, **few)
+    config.reduce = stage_config(result="reduced", init="teacher", layers=(1, 3), steps=20, **taught)
+    config.quantize = stage_config(result="quantized", init="reduce", weight_bits=1, rules="paper-50x", steps=20, **taught)
+    return config
+
+
+def write_config_file(path: Path, model: Path, data: Path) -> Path:
+    """:func:`recipe_config` as a config file."""
+    path.write_text(
+        "from pathlib import Path\nimport toy\n\n"
+        f"def get_config(arg=''):\n    return toy.recipe_config(Path({str(model)!r}), Path({str(data)!r}))\n"
+    )
+    return path
+
+
+_finished: list[Path] = []
+
+
+def finished_run(make_directory) -> Path:
+    """A directory with ``model``, ``data``, ``config.py`` and ``work``, the finished run of that recipe.
+
+    Made once; copy before changing anything. ``make_directory`` is ``tmp_path_factory.mktemp``.
+    """
+    if not _finished:
+        root = make_directory("toy")
+        model, data = write_model(root / "model"), write_sentiment(root / "data")
+        write_config_file(root / "config.py", model, data)
+        recipe = make_recipe(recipe_config(model, data))
+        results = pipeline.run(recipe, root / "work", lambda line: None)
+        pipeline.write_report(results, recipe, root / "work")
+        _finished.append(root)
+    return _finished[0]

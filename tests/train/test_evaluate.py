@@ -1,0 +1,48 @@
+import jax
+import numpy as np
+import pytest
+import toy
+
+from xtc_jax.bert import apply
+from xtc_jax.quantize import fake_quantize, named_rules
+from xtc_jax.train import evaluate, make_eval_step, make_mesh, predict_logits, put_replicated
+
+CONFIG = toy.shape()
+
+
+@pytest.fixture(scope="module")
+def params():
+    return toy.params(CONFIG, seed=1)
+
+
+def one_by_one(params, dataset):
+    rows = [np.asarray(ids)[None] for ids in dataset.tokens.input_ids]
+    forward = jax.jit(lambda ids: apply(CONFIG, params, ids, 0 * ids, 0 * ids + 1).logits)
+    logits = [forward(ids) for ids in rows]
+    return np.concatenate(logits)
+
+
+def test_logits_come_in_the_order_of_the_data_set_whatever_the_buckets_and_the_filling(params):
+    dataset = toy.dataset(count=13)
+    assert len(set(dataset.tokens.lengths)) > 1
+    mesh = make_mesh(8)
+    logits = predict_logits(make_eval_step(CONFIG, None, mesh), put_replicated(params, mesh), dataset, mesh)
+    np.testing.assert_allclose(logits, one_by_one(params, dataset), rtol=1e-5, atol=1e-6)
+
+
+def test_a_quantized_student_is_evaluated_with_its_quantized_weights(params):
+    dataset, rules = toy.dataset(count=4), named_rules("deepspeed", 1, None)
+    mesh = make_mesh(8)
+    logits = predict_logits(make_eval_step(CONFIG, rules, mesh), put_replicated(params, mesh), dataset, mesh)
+    np.testing.assert_allclose(logits, one_by_one(fake_quantize(params, rules), dataset), rtol=1e-5, atol=1e-6)
+
+
+def test_metrics_count_every_example_once():
+    dataset = toy.dataset(count=13)
+    odd_rows_positive = {1: 1.0}
+
+    def step(_, batch):
+        return np.array([[0.0, odd_rows_positive.get(int(i) % 2, -1.0)] for i in batch["index"]], np.float32)
+
+    dataset.labels[0] = 1
+    assert evaluate(step, {}, dataset, toy.SENTIMENT, make_mesh(8)) == {"accuracy": 12 / 13}
