@@ -1,4 +1,4 @@
-"""What every test runs under: four fake devices, strict promotion, warnings as errors, checked array types."""
+"""What every test runs under: four fake devices, strict dtype promotion, warnings as errors, checked array types."""
 
 import os
 
@@ -12,23 +12,40 @@ import jax
 import numpy as np
 import pytest
 
+from xtc_jax.data.pinned import PINNED, RESOURCES, pinned_directory
+from xtc_jax.errors import UserError
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_threefry_partitionable", True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def _no_shared() -> str:
+    return "" if SHARED.is_dir() else "../shared is not beside this checkout"
+
+
+def _no_torch() -> str:
+    return "" if importlib.util.find_spec("torch") else "torch is not installed"
+
+
+def _no_pinned() -> str:
+    try:
+        for name in RESOURCES:
+            pinned_directory(PINNED + name)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 def pytest_collection_modifyitems(items):
-    """Skip, loudly (-ra), what cannot run here. CI sets XTC_REQUIRE to fail instead."""
+    """Skip, loudly (-ra), what cannot run here; what XTC_REQUIRE names, as CI does, fails instead."""
     required = os.environ.get("XTC_REQUIRE", "").split(",")
-    lacks = {
-        "shared": not SHARED.is_dir() and "../shared is not beside this checkout",
-        "torch": importlib.util.find_spec("torch") is None and "torch is not installed",
-    }
-    for item in items:
-        for marker, reason in lacks.items():
-            if item.get_closest_marker(marker) and reason and marker not in required:
-                item.add_marker(pytest.mark.skip(reason=reason))
+    for marker, lacks in {"shared": _no_shared, "torch": _no_torch, "pinned": _no_pinned}.items():
+        marked = [item for item in items if item.get_closest_marker(marker)]
+        reason = lacks() if marked and marker not in required else ""
+        for item in marked if reason else []:
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

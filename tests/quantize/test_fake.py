@@ -32,34 +32,40 @@ def params(rng):
     )
 
 
+def values(tree):
+    """The float arrays a student computes with, in the order of the params."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: isinstance(leaf, FakeQuantized))
+    return [leaf.value if isinstance(leaf, FakeQuantized) else leaf for leaf in leaves]
+
+
 def test_quantized_weights_lie_on_their_grid_and_the_rest_is_untouched(params):
     quantized = fake_quantize(params, FULL)
     linear = quantized["linear"]["weight"]
     assert isinstance(linear, FakeQuantized)
     assert linear.activation_bits == 8
     np.testing.assert_array_equal(linear.value, binarize(params["linear"]["weight"], 1))
+    np.testing.assert_array_equal(linear.codes * linear.scale, linear.value)
+    assert set(np.unique(linear.codes)) == {-1.0, 1.0}
     np.testing.assert_array_equal(quantized["table"]["weight"], ternarize(params["table"]["weight"], 6))
     np.testing.assert_array_equal(quantized["linear"]["bias"], params["linear"]["bias"])
     np.testing.assert_array_equal(quantized["norm"]["weight"], params["norm"]["weight"])
 
 
 def test_the_arrays_of_the_result_are_those_of_the_params_one_for_one(params):
-    before, after = jax.tree.leaves(params), jax.tree.leaves(fake_quantize(params, HALF))
+    before, after = jax.tree.leaves(params), values(fake_quantize(params, HALF))
     assert [(x.shape, x.dtype) for x in before] == [(x.shape, x.dtype) for x in after]
 
 
 @pytest.mark.parametrize("rules", [FULL, HALF])
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_gradient_reaches_every_latent_weight_unchanged(rng, params, rules, jit):
-    ct = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), fake_quantize(params, rules))
+    cotangents = [jnp.asarray(rng.normal(size=x.shape), jnp.float32) for x in jax.tree.leaves(params)]
 
     def inner_product(params):
-        return sum(
-            jnp.vdot(q, c) for q, c in zip(jax.tree.leaves(fake_quantize(params, rules)), jax.tree.leaves(ct), strict=True)
-        )
+        return sum(jnp.vdot(q, c) for q, c in zip(values(fake_quantize(params, rules)), cotangents, strict=True))
 
     gradient = (jax.jit if jit else lambda f: f)(jax.grad(inner_product))(params)
-    for g, c in zip(jax.tree.leaves(gradient), jax.tree.leaves(ct), strict=True):
+    for g, c in zip(jax.tree.leaves(gradient), cotangents, strict=True):
         np.testing.assert_array_equal(g, c)
 
 
@@ -101,6 +107,17 @@ def test_a_rule_on_a_vector_is_refused(params):
 def test_a_rule_that_matches_no_parameter_is_refused(params):
     with pytest.raises(UserError, match="'pooler' matches no parameter"):
         fake_quantize(params, QuantRules((("pooler", WeightSpec(1)),)))
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_codes_and_scale_are_constants_to_the_gradient(params, bits):
+    rules = QuantRules((("linear/weight", WeightSpec(bits, "row", 8)),))
+
+    def constants(params):
+        linear = fake_quantize(params, rules)["linear"]["weight"]
+        return jnp.sum(linear.codes) + jnp.sum(linear.scale)
+
+    assert not np.any(jax.grad(constants)(params)["linear"]["weight"])
 
 
 def test_activation_bits_are_static_so_that_a_jitted_student_knows_them(params):

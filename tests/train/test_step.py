@@ -136,8 +136,9 @@ def test_the_teacher_runs_without_dropout(teacher):
     wet = toy.shape(2, dropout=0.5)
     twin = Objective(TEACHER, None, wet, layer_map((), 2), DistillSpec(logit=0.0, attention=1.0, hidden=1.0))
     losses = losses_of(twin, teacher, teacher, a_batch(), jax.random.key(0))
-    # Student and teacher have the same weights. All that differs is the embedding pair of a full map: state 0 and 0.
-    assert {name: float(value) for name, value in losses.items()} == {"attention": 0.0, "hidden": 0.0}
+    # With the student's dropout off and the same weights nothing differs, but for the order of float sums.
+    assert sorted(losses) == ["attention", "hidden"]
+    assert max(losses.values()) < 1e-12
 
 
 def test_the_students_dropout_depends_on_the_step_and_on_nothing_else(student):
@@ -158,13 +159,15 @@ def test_the_students_dropout_depends_on_the_step_and_on_nothing_else(student):
     assert three_losses() == losses
 
 
-def test_there_is_one_compilation_per_shape(student):
+def test_there_is_one_compilation_per_shape(student, caplog):
     mesh = make_mesh(8)
     step = make_train_step(LABELS, OPTIMIZER, mesh)
     state = put_replicated(init_state(student, OPTIMIZER, jax.random.key(0)), mesh)
     batch = a_batch()
     short = {name: value[:, :9] if value.ndim == 2 else value for name, value in batch.items()}
-    for given in (batch, short, batch, short, batch):
-        state, _ = step(state, None, put_batch(given, mesh))
-    assert step._cache_size() == 2
+    with jax.log_compiles():
+        for given in (batch, short, batch, short, batch):
+            state, _ = step(state, None, put_batch(given, mesh))
+    compiled = [text for text in caplog.messages if text.startswith("Finished XLA compilation of")]
+    assert [text.split()[4] for text in compiled] == ["jit(step)"] * 2
     assert int(state.step) == 5

@@ -6,7 +6,7 @@ exact however the batch is split, and padding adds nothing to either (method.md 
 """
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ class Mean(NamedTuple):
         return self.total / jnp.maximum(self.number, 1)
 
 
+@runtime_checkable
 class Outputs(Protocol):
     """What a loss reads of a model's output (``BertOutput`` has it)."""
 

@@ -59,7 +59,7 @@ def round_mantissa(x: Float[Array, "..."], bits: int) -> Float[Array, "..."]:
     return jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=bits)
 
 
-def named_leaves(params: Params) -> dict[str, Array]:
+def named_leaves(params: Params) -> dict[str, Any]:
     """``{"encoder/layer_0/…/weight": leaf}`` in tree order."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

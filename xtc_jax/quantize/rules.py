@@ -50,21 +50,14 @@ class QuantRules:
         """The spec of every path that some rule quantizes.
 
         Raises:
-          UserError: a rule is the first match of no path, hence a typing error or dead.
+          UserError: a rule matches no path at all, which is a typing error.
         """
-        assigned: dict[str, WeightSpec] = {}
-        used: set[str] = set()
         paths = list(paths)
-        for path in paths:
-            for pattern, spec in self.rules:
-                if re.search(pattern, path):
-                    used.add(pattern)
-                    assigned[path] = spec
-                    break
-        unused = [pattern for pattern, _ in self.rules if pattern not in used]
-        if unused:
-            raise UserError(f"quantization rule {unused[0]!r} matches no parameter (paths look like {paths[0]!r})")
-        return {path: spec for path, spec in assigned.items() if spec.bits < 32}
+        for pattern, _ in self.rules:
+            if not any(re.search(pattern, path) for path in paths):
+                raise UserError(f"quantization rule {pattern!r} matches no parameter (paths look like {paths[0]!r})")
+        matches = {path: next((spec for pattern, spec in self.rules if re.search(pattern, path)), None) for path in paths}
+        return {path: spec for path, spec in matches.items() if spec is not None and spec.bits < 32}
 
 
 _LINEARS = (
@@ -97,7 +90,7 @@ def named_rules(name: str, weight_bits: int, activation_bits: int | None = 8) ->
     raise UserError(f"unknown rule set {name!r}; use 'deepspeed' or 'paper-50x'")
 
 
-_RULE = re.compile(r"(?P<pattern>.+)=(?P<bits>1|2|32)(,(?P<granularity>tensor|row|\d+))?(,a(?P<activation>\d))?")
+_RULE = re.compile(r"(?P<pattern>.+)=(?P<bits>1|2|32)(,(?P<granularity>tensor|row|\d+))?(,a(?P<activation>[3-8]))?")
 
 
 def parse_rule(text: str) -> tuple[str, WeightSpec]:
@@ -111,7 +104,9 @@ def parse_rule(text: str) -> tuple[str, WeightSpec]:
     """
     match = _RULE.fullmatch(text)
     if match is None:
-        raise UserError(f"quantization rule {text!r} is not of the form REGEX=BITS[,tensor|row|SIZE][,aBITS], BITS 1, 2 or 32")
+        raise UserError(
+            f"quantization rule {text!r} is not of the form REGEX=BITS[,tensor|row|SIZE][,aBITS]: 1, 2 or 32 bits, a3 to a8"
+        )
     try:
         re.compile(match["pattern"])
     except re.error as error:
