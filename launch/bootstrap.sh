@@ -62,5 +62,5 @@ fi
 extra=""
 if [ "$kind" = test ]; then extra="[test]"; fi
 echo "bootstrap: installing xtc_jax$extra, about a minute the first time"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-warn-script-location -c constraints.txt -e ".$extra"
+"$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check --no-warn-script-location -c constraints.txt -e ".$extra"
 echo "$versions $wanted" >"$stamp"

@@ -161,7 +161,7 @@ def _plan(recipe: Recipe, setup: _Setup, workdir: Path) -> list[_Plan]:
 
 
 def _check_rules(config: BertConfig, stage: Stage) -> None:
-    """Refuse, before anything trains, rules that match nothing or that no packed file can hold."""
+    """Refuse, before anything trains, rules that match nothing or that no packed model can hold."""
     assert stage.rules is not None
     try:
         assigned = assign_rules(jax.eval_shape(lambda: init(config, jax.random.key(0))), stage.rules)
@@ -170,6 +170,10 @@ def _check_rules(config: BertConfig, stage: Stage) -> None:
     for path, spec in assigned.items():
         if isinstance(spec.granularity, int):
             raise UserError(f"config.{stage.name}: {path} in groups of {spec.granularity} cannot be packed; use tensor or row")
+        if spec.activation_bits is not None and path.startswith("embeddings/"):
+            raise UserError(
+                f"config.{stage.name}: {path} is a table, it has no input to quantize; leave a{spec.activation_bits} out"
+            )
 
 
 def _teacher_map(plan: _Plan, plans: list[_Plan]) -> LayerMap:

@@ -79,7 +79,7 @@ def _unpack_block(packed: Array, bits: int) -> Array:
     data_fields=["codes", "scale"],
     meta_fields=["shape", "bits", "activation_bits", "layout"],
 )
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedTensor:
     """A weight as integers and scales: the leaf that stands in ``params`` where a float matrix was.
 

@@ -20,7 +20,7 @@ Params = Any
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["value", "codes", "scale"], meta_fields=["activation_bits"])
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FakeQuantized:
     """A fake-quantized weight whose Linear also quantizes its input.
 

@@ -114,6 +114,8 @@ def parse_rule(text: str) -> tuple[str, WeightSpec]:
     word = match["granularity"] or "tensor"
     granularity: Granularity = "tensor" if word == "tensor" else "row" if word == "row" else int(word)
     activation_bits = int(match["activation"]) if match["activation"] else None
+    if match["bits"] == "32" and activation_bits:
+        raise UserError(f"quantization rule {text!r}: activations are quantized only where the weight is")
     return match["pattern"], WeightSpec(int(match["bits"]), granularity, activation_bits)
 
 
