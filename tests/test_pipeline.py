@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -224,7 +225,7 @@ def test_a_task_over_pairs_with_named_classes_runs_end_to_end(config, tmp_path):
     run(one_stage(config), tmp_path / "work")
     packed = load_packed(tmp_path / "work" / "packed")
     assert (packed.task.text, packed.config.labels, packed.max_length) == (("left", "right"), ("alike", "unlike"), 24)
-    ids = np.full((1, 4), 5, np.int32)
+    ids = jnp.full((1, 4), 5, jnp.int32)
     assert apply(packed.config, packed.params, ids, ids * 0, ids * 0 + 1).logits.shape == (1, 2)
 
 

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -33,7 +34,7 @@ def test_probabilities_are_the_softmax_of_the_logits_and_the_label_is_the_likeli
 
 def test_the_logits_are_those_of_the_stored_params(predictor):
     model = predictor.model
-    ids = np.array(predictor.tokenizer.encode(TEXTS[0][0]).ids, np.int32)[None]
+    ids = jnp.array(predictor.tokenizer.encode(TEXTS[0][0]).ids, jnp.int32)[None]
     direct = jax.jit(lambda params: apply(model.config, params, ids, 0 * ids, 0 * ids + 1).logits)(ready(model.params))
     np.testing.assert_allclose(text_logits(predictor, TEXTS[:1]), direct, rtol=1e-5, atol=1e-6)
 

@@ -1,7 +1,9 @@
 """Config files with an argument and overrides, read by ``ml_collections``: ``FILE.py:arg`` and ``--config.key=value``."""
 
 import os
+import runpy
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -25,23 +27,39 @@ def read_config_file(path: str, overrides: Sequence[str]) -> ConfigDict:
     for text in overrides:
         if not (text.startswith("--config.") and "=" in text):
             raise UserError(f"{text}: not understood; overrides are written --config.KEY=VALUE")
+    config = _get_config(file, path.partition(":")[2])
+    for text in overrides:
+        _check_key(config, text)
     values = flags.FlagValues()
-    argv = ["xtc", f"--config={path}", *overrides]
-    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    argv = ["xtc", *overrides]
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         values(argv)
-        config: ConfigDict = values["config"].value
-    except UserError:
-        raise
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(_one_line(error, file)) from None
+        raise UserError(f"{file}: {_one_line(error)}") from None
     return config
 
 
-def _one_line(error: Exception, file: str) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return f"{file}: " + " ".join(str(error).split())
+def _get_config(file: str, argument: str) -> ConfigDict:
+    """What the file's ``get_config(argument)`` returns; whatever goes wrong in the file is the user's error."""
+    try:
+        config = runpy.run_path(file)["get_config"](*filter(None, [argument]))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{file}: {type(error).__name__}: {_one_line(error)}") from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{file}: get_config returned a {type(config).__name__}, not a ConfigDict")
+    return config
+
+
+def _check_key(config: ConfigDict, text: str) -> None:
+    node: Any = config
+    for name in text.removeprefix("--config.").partition("=")[0].split("."):
+        if not isinstance(node, ConfigDict) or name not in node:
+            raise UserError(f"{text}: the config has no key {name!r}")
+        node = node[name]
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -90,9 +90,12 @@ def run(recipe: Recipe, workdir: Path, say: Say) -> Result:
     Raises:
       UserError: anything wrong with config, model, data or work directory, found before the first step.
     """
-    setup = _load(recipe, say)
+    notes: list[str] = []  # not said before all is checked: a mistake is one line
+    setup = _load(recipe, notes.append)
     plans = _plan(recipe, setup, workdir)
     workdir.mkdir(parents=True, exist_ok=True)
+    for note in notes:
+        say(note)
     results: Result = {}
     for plan in plans:
         results[plan.stage.result] = _finished(plan.directory) or _train_stage(plan, plans, setup, say)
@@ -150,14 +153,27 @@ def _plan(recipe: Recipe, setup: _Setup, workdir: Path) -> list[_Plan]:
             raise UserError(f"config.{stage.name}.{error}") from None
         config = replace(origin, num_hidden_layers=len(layers.teacher_layers))
         if stage.dropout >= 0:
-            config = replace(config, hidden_dropout_prob=stage.dropout, attention_probs_dropout_prob=stage.dropout)
+            rate = stage.dropout
+            config = replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
         if stage.rules is not None:
             _check_rules(config, stage)
         plan = _Plan(stage, config, layers, workdir / stage.name, recipe.fingerprint(stage))
         _refuse_other_config(plan)
         plans[stage.name] = plan
-    make_mesh(setup.train.batch_size)
-    return list(plans.values())
+    ordered = list(plans.values())
+    for plan in ordered:
+        if plan.stage.teacher:
+            _teacher_map(plan, ordered)
+        try:
+            make_mesh(plan.stage.batch_size)
+        except UserError as error:
+            raise UserError(f"config.{plan.stage.name}.{error}") from None
+    try:
+        make_mesh(setup.validation.batch_size)
+    except UserError as error:
+        raise UserError(f"config.data.eval_{error}") from None
+    _refuse_other_packed(workdir / PACKED, ordered[-1])
+    return ordered
 
 
 def _check_rules(config: BertConfig, stage: Stage) -> None:
@@ -183,7 +199,10 @@ def _teacher_map(plan: _Plan, plans: list[_Plan]) -> LayerMap:
     while at.stage.init and at.stage.init != plan.stage.teacher:
         at = named[at.stage.init]
         layers = tuple(at.layers.teacher_layers[layer] for layer in layers)
-    return layer_map(layers, named[plan.stage.teacher].config.num_hidden_layers)
+    try:
+        return layer_map(layers, named[plan.stage.teacher].config.num_hidden_layers)
+    except UserError as error:
+        raise UserError(f"config.{plan.stage.name}.teacher={plan.stage.teacher!r}: {error}") from None
 
 
 def _refuse_other_config(plan: _Plan) -> None:
@@ -199,6 +218,13 @@ def _refuse_other_config(plan: _Plan) -> None:
                 f"{plan.directory}: stage {plan.stage.name!r} was made with another config ({key}: {then.get(key)!r} then, "
                 f"{now.get(key)!r} now); use another --workdir"
             )
+
+
+def _refuse_other_packed(directory: Path, last: _Plan) -> None:
+    """A packed model of another last stage is refused."""
+    file = directory / "DONE"
+    if file.exists() and json.loads(file.read_text())["config"] != digest(last.fingerprint):
+        raise UserError(f"{directory}: was packed from another stage than {last.stage.name!r}; use another --workdir")
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

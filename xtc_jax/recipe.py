@@ -19,6 +19,7 @@ from xtc_jax.quantize import QuantRules, named_rules, with_extra_rules
 
 LOCAL_MODEL = "pinned:all-MiniLM-L6-v2"
 _LOCAL_DEPTH = 6
+_RESERVED = ("data", "packed")
 _LEAST = {"batch_size": 1, "eval_every": 1, "steps": 0, "warmup_steps": -1, "warmup_epochs": 0, "weight_decay": 0, "clip": 0}
 _NORMS = {
     "logit_norm": ("deepspeed", "textbook"),
@@ -204,9 +205,14 @@ def make_recipe(config: ConfigDict) -> Recipe:
     _check_data(config.data)
     stages: list[Stage] = []
     for name in config.stages:
-        if name not in config:
-            raise UserError(f"config.stages names {name!r}, but there is no config.{name}")
-        stages.append(_stage(name, config[name], plain[name], {stage.name for stage in stages}))
+        if name in {stage.name for stage in stages}:
+            raise UserError(f"config.stages names {name!r} twice")
+        if name in _RESERVED or not isinstance(config.get(name), ConfigDict):
+            raise UserError(f"config.stages names {name!r}, but there is no config.{name} that is a stage")
+        stage = _stage(name, config[name], plain[name], {stage.name for stage in stages})
+        if stage.result in {"packed", *(other.result for other in stages)}:
+            raise UserError(f"config.{name}.result={stage.result!r} is the key of another result")
+        stages.append(stage)
     return Recipe(plain, tuple(stages))
 
 

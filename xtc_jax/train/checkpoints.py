@@ -11,7 +11,7 @@ from orbax.checkpoint import v1 as ocp
 from xtc_jax.train.state import TrainState
 
 Checkpointer: TypeAlias = ocp.training.Checkpointer
-_METRIC = "selection"
+_METRIC, _STEP = "selection", "step"
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def open_checkpoints(directory: Path) -> Iterator[Checkpointer]:
     """
     policies = ocp.training.preservation_policies
     keep = policies.AnyPreservationPolicy(
-        [policies.LatestN(1), policies.BestN(get_metric_fn=lambda metrics: metrics[_METRIC], n=1)]
+        [policies.LatestN(1), policies.BestN(get_metric_fn=lambda metrics: (metrics[_METRIC], -metrics[_STEP]), n=1)]
     )
     checkpointer = Checkpointer(
         directory.absolute(),
@@ -41,7 +41,8 @@ def open_checkpoints(directory: Path) -> Iterator[Checkpointer]:
 def save(checkpointer: Checkpointer, state: TrainState, metric: float) -> None:
     """Start to save ``state`` under its step; at most one save is in flight."""
     checkpointer.wait()
-    checkpointer.save_checkpointables_async(int(state.step), {"state": state}, metrics={_METRIC: metric})
+    step = int(state.step)
+    checkpointer.save_checkpointables_async(step, {"state": state}, metrics={_METRIC: metric, _STEP: step})
 
 
 def restore_latest(checkpointer: Checkpointer, like: TrainState) -> TrainState | None:

@@ -137,9 +137,11 @@ def _steps(
                 window.clear()
             if step % run.eval_every == 0 or step == total:
                 metrics = evaluate(eval_step, state.params, run.eval_set, run.task, mesh)
-                checkpoints.save(checkpointer, state, metrics[run.task.metrics[0]])
                 record = {f"eval/{name}": value for name, value in metrics.items()}
+                # The record first: a checkpoint without its metrics could not be chosen, a record without its
+                # checkpoint is dropped on resuming.
                 write(step, {**record, "seconds": before + time.monotonic() - begun})
+                checkpoints.save(checkpointer, state, metrics[run.task.metrics[0]])
                 shown |= record
             show(step, shown)
     return state

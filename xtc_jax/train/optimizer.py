@@ -4,6 +4,7 @@
 bias correction here, decay acts on the *updated* parameter, and the clip divides by ``norm + 1e-6``.
 """
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -81,7 +82,8 @@ def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
         count = state.count + 1
         t = count.astype(jnp.float32)
         lr = jnp.asarray(rate(state.count), jnp.float32)
-        step_size = lr * jnp.sqrt(1 - spec.b2**t) / (1 - spec.b1**t)
+        # 1 - b^t through expm1: the float32 difference would lose four of its seven digits at t = 1.
+        step_size = lr * jnp.sqrt(-jnp.expm1(t * math.log(spec.b2))) / -jnp.expm1(t * math.log(spec.b1))
 
         def delta(p: Array, m: Array, v: Array, decay: bool) -> Array:
             change = -step_size * m / (jnp.sqrt(v) + spec.eps)
