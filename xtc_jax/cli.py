@@ -91,7 +91,7 @@ def _parser() -> _Parser:
 def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from rich.console import Console
 
-    from xtc_jax import pipeline, recipe, report
+    from xtc_jax import pipeline, plan, recipe, report
     from xtc_jax.config_file import read_config_file
 
     frozen = recipe.make_recipe(read_config_file(arguments.config, overrides))
@@ -99,8 +99,8 @@ def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
     results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False))
     pipeline.write_report(results, frozen, arguments.workdir)
     Console().print(report.terminal_table(pipeline.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
-    if pipeline.PACKED in results:
-        packed = results[pipeline.PACKED]
+    if plan.PACKED in results:
+        packed = results[plan.PACKED]
         print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
     print(f"report: {arguments.workdir / 'report.md'}")
 
