@@ -33,7 +33,15 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Setup:
-    """What all stages share: model, task and data, loaded and checked once."""
+    """What all stages share: model, task and data, loaded and checked once.
+
+    Attributes:
+      config, params: the checkpoint, with a head for the task, float32.
+      source: its local directory, which has the tokenizer.
+      task: with the class names found in the data.
+      train, validation: tokenized; batch sizes of the first stage and of evaluation.
+      max_length: tokens a text is cut to.
+    """
 
     config: BertConfig
     params: Params
@@ -46,7 +54,15 @@ class Setup:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """A stage with what its config implies for this model."""
+    """A stage with what its config implies for this model.
+
+    Attributes:
+      stage: as the recipe has it.
+      config: shape of the model that it trains.
+      layers: which layers it keeps of the model it starts from.
+      directory: its own, inside the work directory.
+      fingerprint: all that determines its result; a directory with another one is refused.
+    """
 
     stage: Stage
     config: BertConfig
