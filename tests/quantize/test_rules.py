@@ -88,12 +88,18 @@ def test_an_unknown_set_or_number_of_bits_is_refused():
         named_rules("deepspeed", 3)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 32])
+@pytest.mark.parametrize("bits", [1, 2])
 @pytest.mark.parametrize("granularity", ["tensor", "row", 64])
 @pytest.mark.parametrize("activation_bits", [None, 4, 8])
 def test_a_written_rule_reads_back_as_itself(bits, granularity, activation_bits):
     text = f"layer_[01]/.*=x/weight$={bits},{granularity}" + (f",a{activation_bits}" if activation_bits else "")
     assert parse_rule(text) == ("layer_[01]/.*=x/weight$", WeightSpec(bits, granularity, activation_bits))
+
+
+def test_a_rule_that_leaves_a_weight_alone_has_no_activations_to_quantize():
+    assert parse_rule("pooler=32") == ("pooler", WeightSpec(32))
+    with pytest.raises(UserError, match="'pooler=32,a8': activations are quantized only where the weight is"):
+        parse_rule("pooler=32,a8")
 
 
 def test_granularity_is_the_whole_tensor_where_a_rule_names_none():

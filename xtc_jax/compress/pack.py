@@ -43,7 +43,7 @@ def pack(params: Params, rules: QuantRules) -> Params:
             raise UserError(f"{name}: a value does not fit float16; use the rule set 'deepspeed', which keeps float32")
         return half
 
-    return jax.tree_util.tree_map_with_path(leaf, params)
+    return jax.tree_util.tree_map_with_path(leaf, jax.tree.map(jnp.asarray, params))
 
 
 def _is_packed(leaf: object) -> bool:
