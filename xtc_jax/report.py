@@ -82,7 +82,8 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
     axes.barh(names, sizes, color=colors, height=0.62)
     axes.invert_yaxis()
     for i, row in enumerate(rows):
-        text = f"  {sizes[i]:.1f} MB, {row.fp32_bytes / row.bytes:.1f}x smaller, {row.metric} {100 * row.value:.1f}"
+        smaller = f", {row.fp32_bytes / row.bytes:.1f}x smaller" if row.bytes < row.fp32_bytes else ""
+        text = f"  {sizes[i]:.1f} MB{smaller}, {row.metric} {100 * row.value:.1f}"
         axes.text(sizes[i], i, text, va="center", fontsize=9)
     axes.set_xlim(0, max(sizes) * 1.65)
     axes.set_xlabel("weights, MB")
