@@ -219,7 +219,7 @@ def complete(config: BertConfig, params: Params, key: jax.Array) -> tuple[Params
     Returns:
       The params, and the names of the modules that are freshly initialised.
     """
-    fresh = jax.jit(init, static_argnums=0)(config, key)
+    fresh = init(config, key)
     kept = dict(params)
     if "classifier" in kept and kept["classifier"]["weight"].shape != fresh["classifier"]["weight"].shape:
         del kept["classifier"]
