@@ -4,8 +4,6 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from xtc_jax.bert import BertConfig, copy_tokenizer, load_huggingface, resolve_model, save_huggingface
 from xtc_jax.errors import UserError
 from xtc_jax.export.flax_directory import is_flax, load_flax, save_flax
@@ -43,15 +41,9 @@ def convert(source: str, target: Path, form: Literal["huggingface", "flax"]) -> 
     else:
         scratch = target.with_name(target.name + ".tmp")
         shutil.rmtree(scratch, ignore_errors=True)
-        save_huggingface(scratch, config, _host(params))
+        save_huggingface(scratch, config, params)
         copy_tokenizer(directory, scratch)
         if target.exists():
             target.rmdir()
         scratch.rename(target)
     return config, len(named_leaves(params))
-
-
-def _host(params: Params) -> Params:
-    import jax
-
-    return jax.tree.map(np.asarray, params)
