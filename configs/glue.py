@@ -10,7 +10,7 @@ Published for the 12-layer W1A8 student on MNLI-m: 84.1 against the teacher's 84
 
 from ml_collections import ConfigDict
 
-from xtc_jax.recipe import base_config, parse_arg, stage_config
+from xtc_jax.config import base_config, parse_arg, stage_config
 
 _LAYERS = {12: (), 6: (1, 3, 5, 7, 9, 11), 5: (2, 4, 6, 8, 10)}
 

@@ -5,7 +5,7 @@ xtc compress --config=configs/quickstart.py --workdir=runs/quickstart
 
 from ml_collections import ConfigDict
 
-from xtc_jax.recipe import base_config, parse_arg, stage_config
+from xtc_jax.config import base_config, parse_arg, stage_config
 
 
 def get_config(arg: str = "") -> ConfigDict:

@@ -12,9 +12,10 @@ import toy
 from xtc_jax import pipeline
 from xtc_jax.bert import apply
 from xtc_jax.compress import float32_bytes
+from xtc_jax.config import stage_config
 from xtc_jax.errors import UserError
 from xtc_jax.export import load_flax, load_packed
-from xtc_jax.recipe import make_recipe, stage_config
+from xtc_jax.recipe import make_recipe
 
 
 @pytest.fixture(scope="module")

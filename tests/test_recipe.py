@@ -1,9 +1,10 @@
 import pytest
 
 from xtc_jax.compress import DistillSpec
+from xtc_jax.config import LOCAL_MODEL, base_config, parse_arg, shrink, stage_config
 from xtc_jax.errors import UserError
 from xtc_jax.quantize import named_rules
-from xtc_jax.recipe import LOCAL_MODEL, base_config, digest, make_recipe, parse_arg, shrink, stage_config
+from xtc_jax.recipe import digest, make_recipe
 
 STAGES = ("teacher", "reduce", "quantize")
 

@@ -15,8 +15,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from xtc_jax import pipeline
 from xtc_jax.bert import BertConfig, init, save_huggingface
+from xtc_jax.config import base_config, stage_config
 from xtc_jax.data import Dataset, Task, tokenize
-from xtc_jax.recipe import base_config, make_recipe, stage_config
+from xtc_jax.recipe import make_recipe
 
 GOOD = ["bright", "warm", "gentle", "lovely", "brave", "funny", "clever", "tender", "lively", "honest"]
 BAD = ["dull", "cold", "clumsy", "dreary", "timid", "boring", "silly", "bitter", "sleepy", "false"]

@@ -15,15 +15,19 @@ from typing import Any
 import numpy as np
 
 from xtc_jax.compress import float32_bytes, pack, ready, reduce_layers
-from xtc_jax.data import Task, compute_metrics
+from xtc_jax.data import Dataset, Task, compute_metrics
 from xtc_jax.export import WEIGHTS, PackedModel, load_flax, load_packed, save_flax, save_packed
-from xtc_jax.plan import PACKED, Say, Setup, StagePlan, load_setup, make_plans, teacher_map
+from xtc_jax.plan import PACKED, StagePlan, make_plans, packed_directory, packed_plans, teacher_map
+from xtc_jax.quantize import Params, split
 from xtc_jax.recipe import Recipe, digest
 from xtc_jax.report import Row, draw, markdown_table
+from xtc_jax.setup import Say, Setup, load_setup
 from xtc_jax.train import (
+    Compiled,
     Objective,
     OptimizerSpec,
     Run,
+    RunResult,
     clear_checkpoints,
     make_eval_step,
     make_mesh,
@@ -44,7 +48,8 @@ def run(recipe: Recipe, workdir: Path, say: Say) -> Result:
       say: called with one line of text as things happen.
 
     Returns:
-      What ``results.json`` holds: one entry per stage, and ``packed`` if the last stage quantizes.
+      What ``results.json`` holds: one entry per stage, ``packed`` if the last stage quantizes, and ``NAME packed`` for every
+      other quantized stage that none goes on from.
 
     Raises:
       UserError: anything wrong with config, model, data or work directory, found before the first step.
@@ -56,10 +61,13 @@ def run(recipe: Recipe, workdir: Path, say: Say) -> Result:
     for note in notes:
         say(note)
     results: Result = {}
+    compiled: Compiled = {}
     for plan in plans:
-        results[plan.stage.result] = _finished(plan.directory) or _train_stage(plan, plans, setup, say)
-    if plans[-1].stage.rules is not None:
-        results[PACKED] = _finished(workdir / PACKED) or _export(plans, setup, workdir, say)
+        results[plan.stage.result] = _finished(plan.directory) or _train_stage(plan, plans, setup, recipe, compiled, say)
+    for plan in packed_plans(plans):
+        directory = packed_directory(plan, plans)
+        key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"
+        results[key] = _finished(directory) or _export(plan, plans[0], setup, directory, say)
     _write_json(workdir / "results.json", results)
     return results
 
@@ -77,66 +85,106 @@ def _write_json(path: Path, value: Any) -> None:
     os.replace(scratch, path)
 
 
-def _train_stage(plan: StagePlan, plans: list[StagePlan], setup: Setup, say: Say) -> Result:
+def _train_stage(plan: StagePlan, plans: list[StagePlan], setup: Setup, recipe: Recipe, compiled: Compiled, say: Say) -> Result:
     stage = plan.stage
     plan.directory.mkdir(parents=True, exist_ok=True)
     _write_json(plan.directory / "config.json", plan.fingerprint)
-    origin = load_flax(plan.directory.parent / stage.init / "model")[1] if stage.init else setup.params
-    teacher_plan = next((other for other in plans if other.stage.name == stage.teacher), None)
+    named = {other.stage.name: other for other in plans}
+    teacher_plan = named.get(stage.teacher)
     teacher = load_flax(teacher_plan.directory / "model")[1] if teacher_plan else None
-    against = teacher_map(plan, plans) if teacher_plan else plan.layers
-    objective = Objective(plan.config, stage.rules, teacher_plan.config if teacher_plan else None, against, stage.loss)
-    train_set = replace(setup.train, batch_size=stage.batch_size)
+    objective = Objective(
+        plan.config,
+        stage.rules,
+        teacher_plan.config if teacher_plan else None,
+        teacher_map(plan, plans) if teacher_plan else plan.layers,
+        stage.loss,
+        teacher_plan.stage.rules if teacher_plan else None,
+        recipe.config["compute_dtype"],
+    )
+    origin = reduce_layers(_origin(plan, named, setup), plan.layers)
+    train_set = _train_set(plan, setup, recipe, say)
     steps, warmup = stage.counts(train_set.batches_per_epoch)
-    work = Run(
-        label=stage.name,
-        objective=objective,
-        optimizer=OptimizerSpec(stage.learning_rate, steps, warmup, stage.weight_decay, stage.clip),
-        train_set=train_set,
-        eval_set=setup.validation,
-        task=setup.task,
-        directory=plan.directory,
-        seed=plan.fingerprint["seed"],
-        eval_every=stage.eval_every,
-    )
-    say(
-        f"{stage.name}: {plan.config.num_hidden_layers} layers, {stage.weight_bits} bits, {steps:,} steps of {stage.batch_size}"
-    )
-    done = train(work, reduce_layers(origin, plan.layers), teacher)
-    save_flax(plan.directory / "model", plan.config, done.params, setup.source)
+    bits = stage.weight_bits
+    say(f"{stage.name}: {plan.config.num_hidden_layers} layers, {bits} bits, {steps:,} steps of {stage.batch_size}")
+    tried: dict[float, RunResult] = {}
+    for rate in stage.learning_rates:
+        work = Run(
+            label=f"{stage.name} at {rate:g}" if stage.grid else stage.name,
+            objective=objective,
+            optimizer=OptimizerSpec(rate, steps, warmup, stage.weight_decay, stage.clip),
+            train_set=train_set,
+            eval_set=setup.validation,
+            task=setup.task,
+            directory=plan.directory / f"learning_rate_{rate:g}" if stage.grid else plan.directory,
+            seed=plan.fingerprint["seed"],
+            eval_every=stage.eval_every,
+        )
+        tried[rate] = train(work, origin, teacher, compiled)
+    return _finish_stage(plan, setup, tried, say)
+
+
+def _origin(plan: StagePlan, named: dict[str, StagePlan], setup: Setup) -> Params:
+    """The params that a stage starts from, layers not yet reduced: a checkpoint's or a stage's, split where it says so."""
+    if not plan.stage.init:
+        return setup.checkpoints[plan.model].params
+    before = named[plan.stage.init]
+    params = load_flax(before.directory / "model")[1]
+    if not plan.stage.split:
+        return params
+    assert before.stage.rules is not None
+    return split(params, before.stage.rules)
+
+
+def _train_set(plan: StagePlan, setup: Setup, recipe: Recipe, say: Say) -> Dataset:
+    """The training data, augmented if the stage says so, in batches of its size."""
+    del recipe, say
+    return replace(setup.train, batch_size=plan.stage.batch_size)
+
+
+def _finish_stage(plan: StagePlan, setup: Setup, tried: dict[float, RunResult], say: Say) -> Result:
+    """Keep the best of the learning rates that were tried, write its model and the record of the stage."""
+    stage, selecting = plan.stage, setup.task.metrics[0]
+    rate = max(tried, key=lambda rate: tried[rate].metrics[selecting])
+    done = tried[rate]
+    save_flax(plan.directory / "model", plan.config, done.params, setup.checkpoints[plan.model].source)
     result = {
         "metrics": done.metrics,
         "layers": plan.config.num_hidden_layers,
         "weight_bits": stage.weight_bits,
+        "learning_rate": rate,
         "steps": done.steps,
-        "seconds": round(done.seconds, 2),
+        "seconds": round(sum(run.seconds for run in tried.values()), 2),
         "examples_per_second": round(done.examples_per_second, 2),
         "bytes": float32_bytes(done.params),
     }
+    if stage.grid:
+        result["grid"] = {f"{rate:g}": run.metrics for rate, run in tried.items()}
     _write_json(plan.directory / "DONE", {"config": digest(plan.fingerprint), "result": result})
-    clear_checkpoints(plan.directory)
-    say(f"{stage.name}: {_metrics_text(done.metrics)} in {done.seconds:.0f} s")
+    for directory in (plan.directory, *plan.directory.glob("learning_rate_*")):
+        clear_checkpoints(directory)
+    best = f" (best at learning rate {rate:g})" if stage.grid else ""
+    say(f"{stage.name}: {_metrics_text(done.metrics)} in {result['seconds']:.0f} s{best}")
     return result
 
 
-def _export(plans: list[StagePlan], setup: Setup, workdir: Path, say: Say) -> Result:
-    """Pack the last stage, then measure the file against the fake-quantized student it came from."""
-    begun, plan, rules = time.monotonic(), plans[-1], plans[-1].stage.rules
+def _export(plan: StagePlan, first: StagePlan, setup: Setup, directory: Path, say: Say) -> Result:
+    """Pack a stage's model, then measure the file against the fake-quantized student it came from."""
+    begun, rules = time.monotonic(), plan.stage.rules
     assert rules is not None
     latent = load_flax(plan.directory / "model")[1]
     packed = PackedModel(plan.config, pack(latent, rules), setup.task, setup.max_length)
-    save_packed(workdir / PACKED, packed, setup.source)
+    save_packed(directory, packed, setup.checkpoints[plan.model].source)
     mesh = make_mesh(setup.validation.batch_size)
     fake = predict_logits(make_eval_step(plan.config, rules, mesh), put_replicated(latent, mesh), setup.validation, mesh)
-    stored = put_replicated(ready(load_packed(workdir / PACKED).params), mesh)
+    stored = put_replicated(ready(load_packed(directory).params), mesh)
     start = time.monotonic()
     logits = predict_logits(make_eval_step(plan.config, None, mesh), stored, setup.validation, mesh)
     speed = len(setup.validation) / (time.monotonic() - start)
-    size = (workdir / PACKED / WEIGHTS).stat().st_size
-    fp32 = float32_bytes(load_flax(plans[0].directory / "model")[1])
+    size = (directory / WEIGHTS).stat().st_size
+    fp32 = float32_bytes(load_flax(first.directory / "model")[1])
     metrics = compute_metrics(setup.task, logits, setup.validation.labels)
     result = {
-        "path": str(workdir / PACKED),
+        "path": str(directory),
         "bytes": size,
         "fp32_bytes": fp32,
         "ratio": fp32 / size,
@@ -149,8 +197,8 @@ def _export(plans: list[StagePlan], setup: Setup, workdir: Path, say: Say) -> Re
         "seconds": round(time.monotonic() - begun, 2),
         "examples_per_second": round(speed, 2),
     }
-    _write_json(workdir / PACKED / "DONE", {"config": digest(plan.fingerprint), "result": result})
-    say(f"{PACKED}: {size:,} bytes, {_metrics_text(metrics)}")
+    _write_json(directory / "DONE", {"config": digest(plan.fingerprint), "result": result})
+    say(f"{directory.name}: {size:,} bytes, {_metrics_text(metrics)}")
     return result
 
 
@@ -188,7 +236,7 @@ def write_report(results: Result, recipe: Recipe, workdir: Path) -> None:
     title = f"{recipe.config['task']}: {recipe.config['model']}"
     rows = result_rows(results)
     # The fake-quantized student is stored in float32 and has the packed model's metric: no bar of its own.
-    drawn = [row for row in rows if row.bits == 32 or row.stage == PACKED or PACKED not in results]
+    drawn = [row for row in rows if row.bits == 32 or row.stage.endswith(PACKED) or PACKED not in results]
     draw(drawn, workdir / "report.png", title)
     lines = [f"# {title}", "", markdown_table(rows), "![weights and metric of every stage](report.png)", ""]
     if PACKED in results:

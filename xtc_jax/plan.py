@@ -1,55 +1,21 @@
-"""What a recipe means for this model, this data and this work directory, checked before anything trains."""
+"""What a recipe means for these models and this work directory, checked before anything trains."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from xtc_jax.bert import BertConfig, complete, init, with_head
-from xtc_jax.compress import LayerMap, layer_map
-from xtc_jax.data import (
-    Dataset,
-    Examples,
-    Task,
-    default_buckets,
-    discover_labels,
-    find_task,
-    load_examples,
-    load_tokenizer,
-    tokenize,
-)
+from xtc_jax.bert import BertConfig, init
+from xtc_jax.compress import LayerMap, layer_map, parse_layers
 from xtc_jax.errors import UserError
-from xtc_jax.export import load_model
-from xtc_jax.quantize import Params, assign_rules
+from xtc_jax.quantize import assign_rules
 from xtc_jax.recipe import Recipe, Stage, digest
+from xtc_jax.setup import Setup
 from xtc_jax.train import make_mesh
 
 PACKED = "packed"
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What all stages share: model, task and data, loaded and checked once.
-
-    Attributes:
-      config, params: the checkpoint, with a head for the task, float32.
-      source: its local directory, which has the tokenizer.
-      task: with the class names found in the data.
-      train, validation: tokenized; batch sizes of the first stage and of evaluation.
-      max_length: tokens a text is cut to.
-    """
-
-    config: BertConfig
-    params: Params
-    source: Path
-    task: Task
-    train: Dataset
-    validation: Dataset
-    max_length: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +24,7 @@ class StagePlan:
 
     Attributes:
       stage: as the recipe has it.
+      model: name of the checkpoint that it goes back to.
       config: shape of the model that it trains.
       layers: which layers it keeps of the model it starts from.
       directory: its own, inside the work directory.
@@ -65,52 +32,11 @@ class StagePlan:
     """
 
     stage: Stage
+    model: str
     config: BertConfig
     layers: LayerMap
     directory: Path
     fingerprint: dict[str, Any]
-
-
-def load_setup(recipe: Recipe, say: Say) -> Setup:
-    """Load model, task and data; ``say`` is told what was found.
-
-    Raises:
-      UserError: anything wrong with one of them.
-    """
-    config = recipe.config
-    data = config["data"]
-    task = find_task(config["task"], tuple(data["text"]), data["label"], tuple(data["labels"]), data["regression"])
-    paths = {split: data[split] or data["path"] for split in ("train", "validation")}
-    if not task.labels:
-        task = replace(task, labels=discover_labels(paths["train"], task))
-    shape, params, source = load_model(config["model"])
-    if data["max_length"] > shape.max_position_embeddings:
-        raise UserError(f"config.data.max_length={data['max_length']} is more than the model's {shape.max_position_embeddings}")
-    shape = with_head(shape, task.labels, task.regression)
-    params, fresh = complete(shape, params, jax.random.key(config["seed"]))
-    tokenizer = load_tokenizer(source)
-    datasets = {}
-    for split, batch_size in (("train", recipe.stages[0].batch_size), ("validation", data["eval_batch_size"])):
-        examples = _limit(load_examples(paths[split], task, split), data[f"limit_{split}"])
-        tokens = tokenize(tokenizer, examples.texts, data["max_length"])
-        buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
-        if buckets[-1] < tokens.lengths.max():
-            raise UserError(
-                f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
-            )
-        datasets[split] = Dataset(tokens, examples.labels, batch_size, buckets, shape.pad_token_id)
-        say(f"{split}: {len(examples.labels):,} examples from {examples.where}")
-    note = f"; new: {', '.join(fresh)}" if fresh else ""
-    say(f"model: {config['model']}, {shape.num_hidden_layers} layers of {shape.hidden_size}{note}")
-    return Setup(shape, params, source, task, datasets["train"], datasets["validation"], data["max_length"])
-
-
-def _limit(examples: Examples, most: int) -> Examples:
-    """``most`` examples, evenly spaced (files are often sorted by label); 0 is all."""
-    if not most or most >= len(examples.texts):
-        return examples
-    chosen = [i * len(examples.texts) // most for i in range(most)]
-    return Examples([examples.texts[i] for i in chosen], examples.labels[chosen], examples.where)
 
 
 def make_plans(recipe: Recipe, setup: Setup, workdir: Path) -> list[StagePlan]:
@@ -121,9 +47,11 @@ def make_plans(recipe: Recipe, setup: Setup, workdir: Path) -> list[StagePlan]:
     """
     plans: dict[str, StagePlan] = {}
     for stage in recipe.stages:
-        origin = plans[stage.init].config if stage.init else setup.config
+        model = plans[stage.init].model if stage.init else stage.model or recipe.config["model"]
+        origin = plans[stage.init].config if stage.init else setup.checkpoints[model].config
         try:
-            layers = layer_map(stage.layers, origin.num_hidden_layers)
+            layers = LayerMap(parse_layers(stage.layers, origin.num_hidden_layers))
+            make_mesh(stage.batch_size)
         except UserError as error:
             raise UserError(f"config.{stage.name}.{error}") from None
         config = replace(origin, num_hidden_layers=len(layers.teacher_layers))
@@ -131,53 +59,96 @@ def make_plans(recipe: Recipe, setup: Setup, workdir: Path) -> list[StagePlan]:
             rate = stage.dropout
             config = replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
         if stage.rules is not None:
-            _check_rules(config, stage)
-        plan = StagePlan(stage, config, layers, workdir / stage.name, recipe.fingerprint(stage))
+            _check_rules(config, stage, setup)
+        plan = StagePlan(stage, model, config, layers, workdir / stage.name, recipe.fingerprint(stage))
         _refuse_other_config(plan)
         plans[stage.name] = plan
     ordered = list(plans.values())
     for plan in ordered:
         if plan.stage.teacher:
             teacher_map(plan, ordered)
-        try:
-            make_mesh(plan.stage.batch_size)
-        except UserError as error:
-            raise UserError(f"config.{plan.stage.name}.{error}") from None
+        if plan in packed_plans(ordered):
+            _refuse_other_packed(packed_directory(plan, ordered), plan)
     try:
         make_mesh(setup.validation.batch_size)
     except UserError as error:
         raise UserError(f"config.data.eval_{error}") from None
-    _refuse_other_packed(workdir / PACKED, ordered[-1])
     return ordered
 
 
-def _check_rules(config: BertConfig, stage: Stage) -> None:
-    """Refuse, before anything trains, rules that match nothing or that no packed model can hold."""
+def packed_plans(plans: list[StagePlan]) -> list[StagePlan]:
+    """The stages whose models are packed: quantized, and nothing starts from them."""
+    begun = {plan.stage.init for plan in plans}
+    return [plan for plan in plans if plan.stage.rules is not None and plan.stage.name not in begun]
+
+
+def packed_directory(plan: StagePlan, plans: list[StagePlan]) -> Path:
+    """``packed`` for the last stage, ``packed-NAME`` for others."""
+    return plan.directory.parent / (PACKED if plan is plans[-1] else f"{PACKED}-{plan.stage.name}")
+
+
+def _check_rules(config: BertConfig, stage: Stage, setup: Setup) -> None:
+    """The rules match the model, a table has no input to quantize, and a schedule ends within the run."""
     assert stage.rules is not None
     try:
         assigned = assign_rules(jax.eval_shape(lambda: init(config, jax.random.key(0))), stage.rules)
     except UserError as error:
         raise UserError(f"config.{stage.name}: {error}") from None
     for path, spec in assigned.items():
-        if isinstance(spec.granularity, int):
-            raise UserError(f"config.{stage.name}: {path} in groups of {spec.granularity} cannot be packed; use tensor or row")
-        if spec.activation_bits is not None and path.startswith("embeddings/"):
+        if spec.activation is not None and path.startswith("embeddings/"):
             raise UserError(
-                f"config.{stage.name}: {path} is a table, it has no input to quantize; leave a{spec.activation_bits} out"
+                f"config.{stage.name}: {path} is a table, it has no input to quantize; leave a{spec.activation.bits} out"
             )
+    last = max(stage.rules.changes, default=0)
+    steps, _ = stage.counts(replace(setup.train, batch_size=stage.batch_size).batches_per_epoch)
+    if last >= max(steps, 1) and not stage.augmented:
+        raise UserError(f"config.{stage.name}: its schedule changes at step {last}, but the stage ends after {steps}")
 
 
 def teacher_map(plan: StagePlan, plans: list[StagePlan]) -> LayerMap:
-    """Student layers as layers of the teacher, followed back through the stages in between."""
+    """The teacher layer that every student layer is compared with.
+
+    It is ``match`` if the stage says so; else the layer it was copied from, followed back through the stages in between;
+    else, where teacher and student come from different models, evenly spread ones.
+
+    Raises:
+      UserError: a list of another length than the student, layers that the teacher lacks, or attention of other heads.
+    """
     named = {other.stage.name: other for other in plans}
-    layers, at = plan.layers.teacher_layers, plan
-    while at.stage.init and at.stage.init != plan.stage.teacher:
-        at = named[at.stage.init]
-        layers = tuple(at.layers.teacher_layers[layer] for layer in layers)
+    stage, teacher = plan.stage, named[plan.stage.teacher]
+    depth, heads = plan.config.num_hidden_layers, teacher.config.num_attention_heads
+    compares = stage.loss.attention > 0 or stage.loss.hidden > 0
+    if not compares:
+        return LayerMap(tuple(range(depth)))
+    if stage.loss.attention > 0 and heads != plan.config.num_attention_heads:
+        raise UserError(
+            f"config.{stage.name}: its {plan.config.num_attention_heads} attention heads cannot be compared with "
+            f"the {heads} of {stage.teacher!r}; set config.{stage.name}.loss.attention=0"
+        )
     try:
-        return layer_map(layers, named[plan.stage.teacher].config.num_hidden_layers)
+        chosen = parse_layers(stage.match, teacher.config.num_hidden_layers) if stage.match else None
+        layers = chosen or _origins(plan, teacher, named)
+        if len(layers) != depth:
+            raise UserError(f"match={stage.match!r} has {len(layers)} layers and the student {depth}")
+        return layer_map(layers, teacher.config.num_hidden_layers)
     except UserError as error:
-        raise UserError(f"config.{plan.stage.name}.teacher={plan.stage.teacher!r}: {error}") from None
+        raise UserError(f"config.{stage.name}.teacher={stage.teacher!r}: {error}") from None
+
+
+def _origins(plan: StagePlan, teacher: StagePlan, named: dict[str, StagePlan]) -> tuple[int, ...]:
+    """The teacher layers that go back to the same layers of one checkpoint, or, of unrelated models, evenly spread ones."""
+
+    def roots(at: StagePlan) -> tuple[int, ...]:
+        layers = at.layers.teacher_layers
+        while at.stage.init:
+            at = named[at.stage.init]
+            layers = tuple(at.layers.teacher_layers[layer] for layer in layers)
+        return layers
+
+    mine, theirs = roots(plan), roots(teacher)
+    if plan.model == teacher.model and set(mine) <= set(theirs):
+        return tuple(theirs.index(layer) for layer in mine)
+    return parse_layers(f"evenly({len(mine)})", len(theirs))
 
 
 def _refuse_other_config(plan: StagePlan) -> None:

@@ -20,7 +20,7 @@ from xtc_jax.bert.config import BertConfig, config_to_dict, read_config
 from xtc_jax.bert.model import init
 from xtc_jax.data import PINNED, pinned_directory
 from xtc_jax.errors import UserError
-from xtc_jax.quantize import Params, named_leaves
+from xtc_jax.quantize import INPUT_RANGE, Params, named_leaves, weight_path
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 _POSITION_IDS = "embeddings.position_ids"
@@ -104,11 +104,13 @@ def load_huggingface(directory: Path) -> tuple[BertConfig, Params]:
 
 
 def check_params(flat: Mapping[str, Any], config: BertConfig, file: Path) -> None:
-    """Compare paths, shapes and dtypes with those of a fresh model of this config; ``pooler`` and ``classifier`` may lack.
+    """Compare paths, shapes and dtypes with those of a fresh model of this config; ``pooler`` and ``classifier`` may lack,
+    weights may be split in halves, and Linears may have input ranges.
 
     Raises:
       UserError: a tensor is missing, unknown, or does not fit; names it and ``file``.
     """
+    flat = {weight_path(path): value for path, value in flat.items() if not path.endswith(INPUT_RANGE)}
     expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
     heads = {head for head in _HEAD if any(path.startswith(head) for path in flat)}
     wanted = {path for path in expected if not path.startswith(_HEAD) or path.startswith(tuple(heads))}

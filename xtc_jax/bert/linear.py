@@ -4,41 +4,69 @@ A weight is a float array (full precision), a :class:`FakeQuantized` (training a
 :class:`PackedTensor` (a loaded small model). The module is the same; the leaf decides what multiplies.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from xtc_jax.kernels import PackedTensor, packed_matmul
-from xtc_jax.quantize import FakeQuantized, quantize_symmetric
+from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, FakeQuantized, activation_levels, quantize_activations
 
-Weight = Array | FakeQuantized | PackedTensor
+Weight = Array | FakeQuantized | PackedTensor | Mapping[str, Any]
 
 
-def linear(x: Float[Array, "*batch k"], weight: Weight, bias: Float[Array, " n"]) -> Float[Array, "*batch n"]:
-    """``x @ weight.T + bias``, the input quantized to ``weight.activation_bits`` where the leaf says so.
+def linear(
+    x: Float[Array, "*batch k"], weight: Weight, bias: Float[Array, " n"], input_range: Float[Array, "2"] | None = None
+) -> Float[Array, "*batch n"]:
+    """``x @ weight.T + bias`` in the dtype of ``x``, the input quantized as the leaf says.
 
     Args:
-      x: activations.
-      weight: ``(n, k)``, torch order.
+      x: activations, float32 or bfloat16; products are summed in float32 either way.
+      weight: ``(n, k)``, torch order; a mapping is a weight that was split: the sum of its two halves.
       bias: stays float, always.
+      input_range: the running range of ``x``, where its quantization is static.
     """
-    if isinstance(weight, PackedTensor) and weight.activation_bits is not None:
-        return packed_matmul(*quantize_symmetric(x, weight.activation_bits), weight) + bias
-    if isinstance(weight, PackedTensor):
-        return _dot(x, weight.dequantize()) + bias
+    return (_product(x, weight, input_range) + bias).astype(x.dtype)
+
+
+def _product(x: Array, weight: Weight, input_range: Array | None) -> Array:
+    """``x @ weight.T``, float32."""
+    if isinstance(weight, Mapping):
+        # The range moves once, though both halves see the same input.
+        still = None if input_range is None else jax.lax.stop_gradient(input_range)
+        return _product(x, weight["first"], input_range) + _product(x, weight["second"], still)
     if isinstance(weight, FakeQuantized):
-        return weight.linear(x) + bias
-    return _dot(x, weight) + bias
+        return weight.linear(x, input_range)
+    if isinstance(weight, PackedTensor):
+        return _packed_product(x, weight, input_range)
+    return _dot(x, weight)
 
 
-def embed(ids: Int[Array, "*batch"], table: Array | PackedTensor) -> Float[Array, "*batch hidden"]:
-    """Rows of an embedding table; a packed table stays packed."""
+def _packed_product(x: Array, weight: PackedTensor, input_range: Array | None) -> Array:
+    spec = weight.activation
+    if spec is None:
+        return _dot(x, weight.dequantize())
+    assert isinstance(spec, ActivationSpec)
+    if weight.is_integer and spec.symmetric:
+        levels = activation_levels(x, spec, input_range)
+        return packed_matmul(levels.codes.astype(jnp.int8), levels.scale, weight)
+    return _dot(quantize_activations(x, spec, input_range), weight.dequantize())
+
+
+def embed(ids: Int[Array, "*batch"], table: Weight) -> Float[Array, "*batch hidden"]:
+    """Rows of an embedding table; a packed table stays packed, a split one is the sum of its halves."""
+    if isinstance(table, Mapping):
+        return embed(ids, table["first"]) + embed(ids, table["second"])
+    assert not isinstance(table, FakeQuantized), "an embedding has no input to quantize"
     return table.rows(ids) if isinstance(table, PackedTensor) else table[ids]
 
 
 def _dot(x: Array, weight: Array) -> Array:
-    return jax.lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ())))
+    contract = (((x.ndim - 1,), (1,)), ((), ()))
+    return jax.lax.dot_general(x, weight.astype(x.dtype), contract, preferred_element_type=jnp.float32)
 
 
 def _parameter(module: nn.Module, name: str, init: jax.nn.initializers.Initializer, shape: tuple[int, ...]) -> Weight:
@@ -64,7 +92,9 @@ class Linear(nn.Module):
         """Apply to the last axis of ``x``."""
         init = nn.initializers.normal(self.std)
         weight = _parameter(self, "weight", init, (self.features, x.shape[-1]))
-        return linear(x, weight, self.param("bias", nn.initializers.zeros, (self.features,)))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        input_range = self.get_variable("params", INPUT_RANGE) if self.has_variable("params", INPUT_RANGE) else None
+        return linear(x, weight, bias, input_range)
 
 
 class Embedding(nn.Module):
@@ -78,7 +108,6 @@ class Embedding(nn.Module):
     def __call__(self, ids: Int[Array, "*batch"]) -> Float[Array, "*batch hidden"]:
         """Look the rows up."""
         table = _parameter(self, "weight", nn.initializers.normal(self.std), (self.rows, self.hidden))
-        assert not isinstance(table, FakeQuantized), "an embedding has no input to quantize"
         return embed(ids, table)
 
 

@@ -60,9 +60,9 @@ class _SelfAttention(nn.Module):
             return y.reshape(*y.shape[:-1], c.num_attention_heads, c.head_size)
 
         query, key, value = heads("query"), heads("key"), heads("value")
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(c.head_size)
+        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / math.sqrt(c.head_size)
         bias = jnp.where(mask[:, None, None, :] > 0, 0.0, _MASKED)
-        weights = jax.nn.softmax(scores.astype(jnp.float32) + bias, axis=-1).astype(x.dtype)
+        weights = jax.nn.softmax(scores + bias, axis=-1).astype(x.dtype)
         weights = nn.Dropout(c.attention_probs_dropout_prob)(weights, deterministic=deterministic)
         context = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
         return context.reshape(x.shape), scores
@@ -124,6 +124,7 @@ class _Encoder(nn.Module):
 
 class _Embeddings(nn.Module):
     config: BertConfig
+    dtype: Any
 
     @nn.compact
     def __call__(self, input_ids: Array, token_type_ids: Array, deterministic: bool) -> Array:
@@ -136,7 +137,7 @@ class _Embeddings(nn.Module):
         x = table("word_embeddings", c.vocab_size)(input_ids)
         x = x + table("token_type_embeddings", c.type_vocab_size)(token_type_ids)
         x = x + table("position_embeddings", c.max_position_embeddings)(positions)
-        x = LayerNorm(c.layer_norm_eps, name="LayerNorm")(x)
+        x = LayerNorm(c.layer_norm_eps, name="LayerNorm")(x).astype(self.dtype)
         return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
 
 
@@ -145,13 +146,15 @@ class _Pooler(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return jnp.tanh(Linear(self.config.hidden_size, self.config.initializer_range, name="dense")(x[:, 0]))
+        first = x[:, 0].astype(jnp.float32)  # one token of many: the head costs nothing in float32
+        return jnp.tanh(Linear(self.config.hidden_size, self.config.initializer_range, name="dense")(first))
 
 
 class BertClassifier(nn.Module):
     """The whole model; see :func:`apply` for the arguments."""
 
     config: BertConfig
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -159,7 +162,7 @@ class BertClassifier(nn.Module):
     ) -> BertOutput:
         """A forward pass with every intermediate; XLA drops what is not used."""
         c = self.config
-        x = _Embeddings(c, name="embeddings")(input_ids, token_type_ids, deterministic)
+        x = _Embeddings(c, self.dtype, name="embeddings")(input_ids, token_type_ids, deterministic)
         hidden, scores = _Encoder(c, name="encoder")(x, attention_mask, deterministic)
         pooled = _Pooler(c, name="pooler")(hidden[-1])
         rate = c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
@@ -184,6 +187,7 @@ def apply(
     *,
     dropout_key: Array | None = None,
     intermediates: bool = False,
+    dtype: Any = jnp.float32,
 ) -> BertOutput:
     """Run a BERT.
 
@@ -195,12 +199,14 @@ def apply(
       attention_mask: 1 for tokens, 0 for padding. The outputs at tokens do not depend on the padding.
       dropout_key: a random key turns dropout on; None is deterministic.
       intermediates: also return hidden states and attention scores.
+      dtype: float32 or bfloat16, of activations and of the numbers that are multiplied. Sums, softmax, LayerNorm's statistics,
+        scales, attention scores and logits are float32 either way, and so are the params.
 
     Returns:
       A :class:`BertOutput`.
     """
     rngs: dict[str, Any] = {} if dropout_key is None else {"dropout": dropout_key}
-    output: BertOutput = BertClassifier(config).apply(
+    output: BertOutput = BertClassifier(config, dtype).apply(
         {"params": params}, input_ids, token_type_ids, attention_mask, dropout_key is None, rngs=rngs
     )
     return output if intermediates else BertOutput(output.logits)

@@ -7,11 +7,14 @@ from xtc_jax.compress.distill import (
     hidden_loss,
     label_loss,
     logit_loss,
+    new_projection,
+    project,
 )
-from xtc_jax.compress.layers import LayerMap, layer_map, reduce_layers
+from xtc_jax.compress.layers import NAMED_LAYERS, LayerMap, layer_map, parse_layers, reduce_layers
 from xtc_jax.compress.pack import SizeEntry, float32_bytes, pack, ready, size_account, unpack
 
 __all__ = [
+    "NAMED_LAYERS",
     "DistillSpec",
     "LayerMap",
     "SizeEntry",
@@ -22,7 +25,10 @@ __all__ = [
     "label_loss",
     "layer_map",
     "logit_loss",
+    "new_projection",
     "pack",
+    "parse_layers",
+    "project",
     "ready",
     "reduce_layers",
     "size_account",

@@ -1,16 +1,17 @@
-"""The one-stage distillation loss: logits, attention scores and hidden states in one sum.
+"""The distillation loss: logits, attention scores and hidden states in one sum.
 
 ``L = logit + sum_l MSE(A_s[l], A_t[map(l)]) + sum_i MSE(H_s[i], H_t[map(i)])`` (XTC section 3; DeepSpeedExamples
 ``compression/bert/util.py:180``). Every term is a ``(sum, count)`` pair, so that a mean over a global batch is
 exact however the batch is split, and padding adds nothing to either (method.md sections 2.3 to 2.5).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from xtc_jax.compress.layers import LayerMap
 
@@ -54,6 +55,8 @@ class DistillSpec:
     Attributes:
       label, logit, attention, hidden: weights of the task loss against the labels (XTC: 0), and of the
         three distillation terms (XTC: 1 each). A weight of 0 leaves the term out.
+      temperature: both sides' logits are divided by it before the soft cross-entropy, as TinyBERT and BinaryBERT do, without a
+        factor T^2.
       logit_norm: ``deepspeed`` averages the soft cross-entropy over batch x classes, ``textbook`` over
         the batch: C times larger.
       attention_norm: ``valid`` averages over real keys and real queries only. ``deepspeed`` adds -10000
@@ -66,6 +69,7 @@ class DistillSpec:
     logit: float = 1.0
     attention: float = 1.0
     hidden: float = 1.0
+    temperature: float = 1.0
     logit_norm: LogitNorm = "deepspeed"
     attention_norm: PaddingNorm = "valid"
     hidden_norm: Literal["valid", "deepspeed"] = "valid"
@@ -86,14 +90,15 @@ def logit_loss(
     valid: Bool[Array, " batch"],
     regression: bool,
     norm: LogitNorm = "deepspeed",
+    temperature: float = 1.0,
 ) -> Mean:
-    """``-softmax(teacher) . log_softmax(student)``; for regression the squared error to the *teacher*.
+    """``-softmax(teacher / T) . log_softmax(student / T)``; for regression the squared error to the *teacher*.
 
     A soft cross-entropy over one logit is identically 0 (method.md trap 8), hence the second form.
     """
     if regression:
         return _masked(jnp.mean(jnp.square(student - teacher), axis=1), valid)
-    each = -jnp.sum(jax.nn.softmax(teacher) * jax.nn.log_softmax(student), axis=1)
+    each = -jnp.sum(jax.nn.softmax(teacher / temperature) * jax.nn.log_softmax(student / temperature), axis=1)
     mean = _masked(each, valid)
     return Mean(mean.total, mean.number * student.shape[1]) if norm == "deepspeed" else mean
 
@@ -127,7 +132,7 @@ def hidden_loss(
     norm: Literal["valid", "deepspeed"] = "valid",
 ) -> Mean:
     """Squared error of one pair of hidden states, over real tokens (``valid``) or all."""
-    error = jnp.square(student - teacher)
+    error = jnp.square(student.astype(jnp.float32) - teacher.astype(jnp.float32))
     if norm == "deepspeed":
         return Mean(jnp.sum(error), jnp.asarray(error.size, error.dtype))
     real = mask > 0
@@ -143,6 +148,7 @@ def distillation_losses(
     layers: LayerMap,
     spec: DistillSpec,
     regression: bool,
+    projection: Mapping[str, Array] | None = None,
 ) -> dict[str, Float[Array, ""]]:
     """The three distillation terms, each already summed over its layers and weighted.
 
@@ -153,13 +159,16 @@ def distillation_losses(
       layers: the student's layer map.
       spec: weights and normalisations.
       regression: the head predicts a number.
+      projection: one learned ``weight (teacher hidden, student hidden)`` and ``bias`` that every hidden state of a student
+        of another width goes through (TinyBERT's ``fit_dense``); None where the widths are equal.
 
     Returns:
       ``{"logit": …, "attention": …, "hidden": …}`` without the terms of weight 0.
     """
     losses: dict[str, Array] = {}
     if spec.logit:
-        losses["logit"] = spec.logit * logit_loss(student.logits, teacher.logits, valid, regression, spec.logit_norm).value()
+        logit = logit_loss(student.logits, teacher.logits, valid, regression, spec.logit_norm, spec.temperature)
+        losses["logit"] = spec.logit * logit.value()
     if spec.attention:
         terms = [
             attention_loss(student.attention_scores[s], teacher.attention_scores[t], mask, spec.attention_norm).value()
@@ -168,11 +177,23 @@ def distillation_losses(
         losses["attention"] = spec.attention * jnp.sum(jnp.stack(terms))
     if spec.hidden:
         terms = [
-            hidden_loss(student.hidden_states[s], teacher.hidden_states[t], mask, spec.hidden_norm).value()
+            hidden_loss(project(student.hidden_states[s], projection), teacher.hidden_states[t], mask, spec.hidden_norm).value()
             for s, t in layers.hidden_pairs
         ]
         losses["hidden"] = spec.hidden * jnp.sum(jnp.stack(terms))
     return losses
+
+
+def project(hidden: Float[Array, "batch length k"], projection: Mapping[str, Array] | None) -> Float[Array, "batch length n"]:
+    """``hidden @ weight.T + bias`` in float32, or ``hidden`` itself."""
+    if projection is None:
+        return hidden
+    return jnp.einsum("blk,nk->bln", hidden.astype(jnp.float32), projection["weight"]) + projection["bias"]
+
+
+def new_projection(key: Key[Array, ""], student: int, teacher: int, std: float = 0.02) -> dict[str, Array]:
+    """A fresh projection from ``student`` to ``teacher`` features: normal weights, zero bias."""
+    return {"weight": std * jax.random.normal(key, (teacher, student)), "bias": jnp.zeros(teacher)}
 
 
 def _masked(each: Array, valid: Array) -> Mean:

@@ -5,6 +5,8 @@ classifier are copied as well, from the *fine-tuned* teacher.
 """
 
 import itertools
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from xtc_jax.errors import UserError
@@ -39,6 +41,61 @@ class LayerMap:
         """
         first = max(self.teacher_layers[0] - 1, 0)
         return tuple(enumerate((first, *(layer + 1 for layer in self.teacher_layers))))
+
+
+def _every_other(depth: int, _: int) -> range:
+    return range(1, depth, 2)
+
+
+def _first(depth: int, count: int) -> range:
+    del depth
+    return range(count)
+
+
+def _last(depth: int, count: int) -> range:
+    return range(depth - count, depth)
+
+
+def _evenly(depth: int, count: int) -> list[int]:
+    return [-(-(i + 1) * (depth + 1) // (count + 1)) - 1 for i in range(count)]
+
+
+NAMED_LAYERS: dict[str, Callable[[int, int], Iterable[int]]] = {
+    "every_other": _every_other,
+    "first": _first,
+    "last": _last,
+    "evenly": _evenly,
+}
+"""Ways to choose layers, ``function(teacher depth, n)``; all but ``every_other`` are written with their n, ``last(3)``."""
+
+
+def parse_layers(text: str, teacher_depth: int) -> tuple[int, ...]:
+    """The teacher layers that a config names.
+
+    Args:
+      text: ``"1,3,5"``, ``"every_other"`` (1, 3, 5, …), ``"first(n)"``, ``"last(n)"``, ``"evenly(n)"`` or "": all of them.
+        ``evenly(n)`` cuts the teacher into n + 1 equal parts, ``ceil((i + 1) (L + 1) / (n + 1)) - 1``; of 12 layers that
+        gives the paper's 6 and 5.
+      teacher_depth: number of layers to choose from.
+
+    >>> parse_layers("evenly(5)", 12), parse_layers("evenly(6)", 12)
+    ((2, 4, 6, 8, 10), (1, 3, 5, 7, 9, 11))
+
+    Raises:
+      UserError: another form, or layers that the teacher does not have.
+    """
+    bare = text.replace(" ", "").strip("()") if text.strip().startswith("(") else text.replace(" ", "")
+    if not bare:
+        return tuple(range(teacher_depth))
+    if re.fullmatch(r"-?\d+(,-?\d+)*,?", bare):
+        return layer_map(tuple(int(part) for part in bare.split(",") if part), teacher_depth).teacher_layers
+    match = re.fullmatch(r"(every_other|(?P<name>first|last|evenly)\((?P<count>\d+)\))", bare)
+    if match is None:
+        raise UserError(f"layers={text!r}: use a list such as 1,3,5, or every_other, first(n), last(n), evenly(n)")
+    count = int(match["count"] or teacher_depth // 2)
+    if not 1 <= count <= teacher_depth:
+        raise UserError(f"layers={text!r}: the teacher has {teacher_depth} layers")
+    return tuple(NAMED_LAYERS[match["name"] or "every_other"](teacher_depth, count))
 
 
 def layer_map(teacher_layers: tuple[int, ...], teacher_depth: int) -> LayerMap:

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Array
 
 from xtc_jax.errors import UserError
-from xtc_jax.kernels import PackedTensor, pack_tensor
-from xtc_jax.quantize import Params, QuantRules, assign_rules, quantize_weight
+from xtc_jax.kernels import PackedTensor, pack_tensor, stored_bits
+from xtc_jax.quantize import INPUT_RANGE, Params, QuantRules, assign_rules, weight_levels
 
 
 def pack(params: Params, rules: QuantRules) -> Params:
@@ -26,7 +26,6 @@ def pack(params: Params, rules: QuantRules) -> Params:
 
     Raises:
       UserError: see ``assign_rules``; or a value outside ``rules.rest``.
-      ValueError: scales per group inside a row, which no layout holds.
     """
     assigned = assign_rules(params, rules)
 
@@ -34,9 +33,9 @@ def pack(params: Params, rules: QuantRules) -> Params:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = assigned.get(name)
         if spec is not None:
-            codes, scale = quantize_weight(w, spec)
-            return pack_tensor(codes, scale, spec.bits, spec.activation_bits)
-        if rules.rest == "float32":
+            levels = weight_levels(w, spec)
+            return pack_tensor(levels.codes, levels.scale, spec.bits, spec.activation, levels.zero)
+        if rules.rest == "float32" or name.endswith(INPUT_RANGE):
             return w
         half = jax.lax.reduce_precision(w, exponent_bits=5, mantissa_bits=10).astype(jnp.float16)
         if not bool(jnp.all(jnp.isfinite(half))):
@@ -59,14 +58,15 @@ def unpack(params: Params) -> Params:
 
 def ready(params: Params) -> Params:
     """Packed params prepared for repeated calls on XLA: float leaves in float32, the weights of Linears
-    as int8, one byte each. Embedding tables stay packed; a look-up unpacks the rows it needs.
+    as int8, one byte each. Embedding tables stay packed: a look-up unpacks the rows it needs; so do weights whose
+    integers cannot be summed before they are scaled.
     """
 
     def leaf(path: tuple[Any, ...], value: Any) -> Any:
         if not _is_packed(value):
             return value.astype(jnp.float32)
         table = "_embeddings/" in jax.tree_util.keystr(path, simple=True, separator="/")
-        return value if table else value.unpacked()
+        return value.unpacked() if value.is_integer and not table else value
 
     return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=_is_packed)
 
@@ -80,7 +80,7 @@ class SizeEntry:
       shape: its logical shape.
       bits: bits per weight as stored, scales apart.
       code_bytes: bytes of the codes, or of the floats.
-      scale_bytes: bytes of the scales.
+      scale_bytes: bytes of the scales and zero points.
     """
 
     name: str
@@ -102,7 +102,8 @@ def size_account(params: Params) -> list[SizeEntry]:
     for path, leaf in flat:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if _is_packed(leaf):
-            entries.append(SizeEntry(name, leaf.shape, leaf.bits, leaf.codes.nbytes, leaf.scale.nbytes))
+            scales = leaf.scale.nbytes + (0 if leaf.zero is None else leaf.zero.nbytes)
+            entries.append(SizeEntry(name, leaf.shape, stored_bits(leaf.bits), leaf.codes.nbytes, scales))
         else:
             entries.append(SizeEntry(name, leaf.shape, leaf.dtype.itemsize * 8, leaf.nbytes, 0))
     return entries

@@ -20,8 +20,8 @@ from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, copy_toke
 from xtc_jax.compress import SizeEntry, size_account
 from xtc_jax.data import Task
 from xtc_jax.errors import UserError
-from xtc_jax.kernels import PLANES256, PackedTensor, packed_width
-from xtc_jax.quantize import Params, named_leaves
+from xtc_jax.kernels import PLANES256, PackedTensor, packed_width, stored_bits
+from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, Params, named_leaves, weight_path
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -51,8 +51,9 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path) -> None:
     for path, leaf in _leaves(model.params).items():
         if isinstance(leaf, PackedTensor):
             assert leaf.layout == PLANES256, f"{path}: only packed codes are written, not {leaf.layout}"
-            tensors[f"{path}.codes"], tensors[f"{path}.scale"] = np.asarray(leaf.codes), np.asarray(leaf.scale)
-            quantized[path] = {"bits": leaf.bits, "shape": leaf.shape, "activation_bits": leaf.activation_bits}
+            parts = {"codes": leaf.codes, "scale": leaf.scale, "zero": leaf.zero}
+            tensors |= {f"{path}.{part}": np.asarray(value) for part, value in parts.items() if value is not None}
+            quantized[path] = {"bits": leaf.bits, "shape": leaf.shape, **_activation_to_dict(leaf.activation)}
         else:
             tensors[path] = np.asarray(leaf)
     raw = config_to_dict(model.config, "XtcBertForSequenceClassification")
@@ -107,34 +108,67 @@ def load_packed(directory: Path) -> PackedModel:
     return PackedModel(config, params, found, max_length)
 
 
+def _activation_to_dict(spec: object) -> dict[str, Any]:
+    """How the input is quantized, as ``config.json`` has it; what is usual is left out."""
+    if spec is None:
+        return {"activation_bits": None}
+    assert isinstance(spec, ActivationSpec)
+    raw: dict[str, Any] = {"activation_bits": spec.bits}
+    if spec.range != "token":
+        raw["activation_range"] = spec.range
+    if not spec.symmetric:
+        raw["activation_symmetric"] = False
+    return raw
+
+
+def _activation_from_dict(raw: dict[str, Any]) -> ActivationSpec | None:
+    if raw.get("activation_bits") is None:
+        return None
+    return ActivationSpec(raw["activation_bits"], raw.get("activation_range", "token"), raw.get("activation_symmetric", True))
+
+
 def _assemble(tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: Path, config: BertConfig) -> dict[str, Any]:
     """Leaves by path, every shape and code checked against the config."""
-    expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
+    shapes = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
+    expected = {path: like.shape for path, like in shapes.items()}
+    for path, raw in quantized.items():
+        whole = weight_path(path)
+        if whole not in shapes:
+            raise UserError(f"{file}: config.json quantizes {path}, which this BERT does not have")
+        expected[path] = shapes[whole].shape
+        if whole != path:  # one half of a weight that was split
+            expected.pop(whole, None)
+        if raw.get("activation_range") == "static":
+            expected[f"{whole.removesuffix('/weight')}/{INPUT_RANGE}"] = (2,)
     leaves: dict[str, Any] = {}
-    for path, like in expected.items():
-        names = (f"{path}.codes", f"{path}.scale") if path in quantized else (path,)
-        for name in names:
-            if name not in tensors:
-                raise UserError(f"{file}: tensor {name} is missing")
-        found = [tensors[name] for name in names]
+    for path, shape in expected.items():
+        parts = [".codes", ".scale", *([".zero"] if f"{path}.zero" in tensors else [])] if path in quantized else [""]
+        missing = next((path + part for part in parts if path + part not in tensors), None)
+        if missing:
+            raise UserError(f"{file}: tensor {missing} is missing")
+        found = [tensors[path + part] for part in parts]
         if path in quantized:
-            leaves[path] = _packed_leaf(path, found, quantized[path], like.shape, file)
-        elif found[0].shape != like.shape:
-            raise UserError(f"{file}: tensor {path} has shape {found[0].shape}, config.json asks for {like.shape}")
+            leaves[path] = _packed_leaf(path, found, quantized[path], shape, file)
+        elif found[0].shape != shape:
+            raise UserError(f"{file}: tensor {path} has shape {found[0].shape}, config.json asks for {shape}")
         else:
             leaves[path] = jnp.asarray(found[0])
     return leaves
 
 
-def _packed_leaf(path: str, found: list[np.ndarray], spec: dict[str, Any], shape: tuple[int, ...], file: Path) -> PackedTensor:
-    codes, scale = found
+def _packed_leaf(path: str, found: list[np.ndarray], raw: dict[str, Any], shape: tuple[int, ...], file: Path) -> PackedTensor:
+    codes, scale, *zero = found
     n, k = shape
-    bits = spec["bits"]
-    if codes.shape != (n, packed_width(k, bits)) or codes.dtype != np.uint8 or scale.shape not in ((1,), (n,)):
+    bits = raw["bits"]
+    fits = codes.shape == (n, packed_width(k, stored_bits(bits))) and codes.dtype == np.uint8
+    if not fits or n * k % max(scale.size, 1) or any(part.ndim != 1 or part.shape != scale.shape for part in (scale, *zero)):
         raise UserError(f"{file}: tensor {path} has codes {codes.shape} and scale {scale.shape}, config.json asks for {shape}")
     if bits == 2 and np.any(codes & (codes >> 1) & 0b01010101):
         raise UserError(f"{file}: tensor {path} holds the illegal ternary code 3; the file is damaged")
-    return PackedTensor(jnp.asarray(codes), jnp.asarray(scale), (n, k), bits, spec["activation_bits"])
+    spec = _activation_from_dict(raw)
+    return PackedTensor(
+        jnp.asarray(codes), jnp.asarray(scale), (n, k), bits, spec, PLANES256, jnp.asarray(zero[0]) if zero else None
+    )
 
 
 def _leaves(params: Params) -> dict[str, Any]:

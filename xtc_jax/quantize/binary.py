@@ -8,7 +8,7 @@ file alike (method.md section 2.1).
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
-from xtc_jax.quantize.groups import dequantize, straight_through
+from xtc_jax.quantize.groups import Levels, dequantize, grouped, straight_through
 
 
 def quantize_binary(w: Float[Array, "..."], groups: int = 1) -> tuple[Int8[Array, "..."], Float[Array, " groups"]]:
@@ -19,17 +19,18 @@ def quantize_binary(w: Float[Array, "..."], groups: int = 1) -> tuple[Int8[Array
       groups: number of contiguous groups, one scale each.
 
     Returns:
-      Codes in {-1, +1}, int8, shaped like ``w``, and the scales ``m``, shape ``(groups,)``. A group of
+      Codes in {-1, +1}, int8, shaped like ``w``, and the scales ``m``, float32 ``(groups,)``. A group of
       zeros has scale 0.
     """
-    codes, scale = binary_levels(w, groups)
-    return codes.astype(jnp.int8), scale
+    levels = binary_levels(w, groups)
+    return levels.codes.astype(jnp.int8), levels.scale
 
 
-def binary_levels(w: Float[Array, "..."], groups: int) -> tuple[Float[Array, "..."], Float[Array, " groups"]]:
-    """:func:`quantize_binary` with the codes as floats: training never leaves floating point."""
-    scale = jnp.mean(jnp.abs(w).reshape(groups, -1), axis=1)
-    return jnp.where(w >= 0, 1, -1).astype(w.dtype), scale
+def binary_levels(w: Float[Array, "..."], groups: int, centred: bool = False) -> Levels:
+    """:func:`quantize_binary` with float codes; ``centred`` takes the sign of ``w - mean(w)``, see :func:`binarize_centred`."""
+    rows = grouped(w, groups)
+    above = rows >= jnp.mean(rows) if centred else rows >= 0
+    return Levels(jnp.where(above, 1.0, -1.0).reshape(w.shape), jnp.mean(jnp.abs(rows), axis=1))
 
 
 @straight_through
@@ -40,3 +41,15 @@ def binarize(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
     [[1.5, -1.5], [1.5, 1.5]]
     """
     return dequantize(*binary_levels(w, groups))
+
+
+@straight_through
+def binarize_centred(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
+    """``sign(w - mean(w)) * mean(|w|)``: BiT's (method.md section 3.4); the gradient passes straight through.
+
+    ``mean(w)`` is over the whole tensor even where scales are per group, and the scale is of the uncentred ``w``.
+
+    >>> binarize_centred(jnp.array([[1.0, 2.0], [3.0, 6.0]]), 1).tolist()
+    [[-3.0, -3.0], [3.0, 3.0]]
+    """
+    return dequantize(*binary_levels(w, groups, centred=True))

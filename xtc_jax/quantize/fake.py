@@ -1,53 +1,84 @@
 """Fake quantization of a whole model: params in, params out, same structure."""
 
 import functools
+import zlib
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
 
 from xtc_jax.errors import UserError
-from xtc_jax.quantize.binary import binarize, binary_levels, quantize_binary
-from xtc_jax.quantize.groups import group_count, straight_through
-from xtc_jax.quantize.integer import quantize_activations
+from xtc_jax.quantize.activations import ActivationSpec, quantize_activations
+from xtc_jax.quantize.binary import binary_levels
+from xtc_jax.quantize.groups import Levels, dequantize, group_count, pass_gradient, straight_through
+from xtc_jax.quantize.integer import asymmetric_levels, symmetric_levels
 from xtc_jax.quantize.matmul import quantized_matmul
-from xtc_jax.quantize.rules import QuantRules, WeightSpec
-from xtc_jax.quantize.ternary import quantize_ternary, ternarize, ternary_levels
+from xtc_jax.quantize.rules import QuantRules
+from xtc_jax.quantize.spec import WeightSpec
+from xtc_jax.quantize.ternary import CLIP, ternary_levels
 
 Params = Any
 """A pytree of parameters: nested dicts whose leaves are arrays (or nodes that stand for one)."""
+INPUT_RANGE = "input_range"
+"""Name of the leaf, beside a Linear's weight, that holds the running range of its input."""
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["value", "codes", "scale"], meta_fields=["activation_bits"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["value", "codes", "scale"], meta_fields=["activation", "training"]
+)
 @dataclass(frozen=True, eq=False)
 class FakeQuantized:
     """A fake-quantized weight whose Linear also quantizes its input.
 
     Attributes:
-      value: float values on the quantization grid, ``(out, in)``; the gradient arrives here.
-      codes: the integers they stand for, as floats, ``(out, in)``; a constant.
+      value: float32 values on the quantization grid, ``(out, in)``; the gradient arrives here.
+      codes: the integers they stand for, as floats, ``(out, in)``, a constant; None where integers cannot be summed before they
+        are scaled: groups inside a row, or an asymmetric grid.
       scale: ``(groups,)``, a constant; ``value`` is ``codes * scale``.
-      activation_bits: bits of the Linear's input, per token, symmetric.
+      activation: how the Linear's input is quantized.
+      training: moves static ranges.
     """
 
     value: Array
-    codes: Array
-    scale: Array
-    activation_bits: int = field(metadata={"static": True})
+    codes: Array | None
+    scale: Array | None
+    activation: ActivationSpec = field(metadata={"static": True})
+    training: bool = field(metadata={"static": True})
 
-    def linear(self, x: Float[Array, "*batch k"]) -> Float[Array, "*batch n"]:
-        """The quantized ``x`` times this weight; exact unless groups split a row."""
-        if self.scale.shape[0] in (1, self.value.shape[0]):
-            return quantized_matmul(x, self.value, self.codes, self.scale, self.activation_bits)
+    def linear(self, x: Float[Array, "*batch k"], input_range: Float[Array, "2"] | None = None) -> Float[Array, "*batch n"]:
+        """The quantized ``x`` times this weight, float32; exact where there are codes."""
+        if self.codes is not None:
+            return quantized_matmul(x, self.value, self.codes, self.scale, input_range, self.activation, self.training)
+        quantized = quantize_activations(x, self.activation, input_range, self.training)
         contract = (((x.ndim - 1,), (1,)), ((), ()))
-        return jax.lax.dot_general(quantize_activations(x, self.activation_bits), self.value, contract)
+        return jax.lax.dot_general(quantized, self.value.astype(x.dtype), contract, preferred_element_type=jnp.float32)
 
 
-def quantize_weight(w: Float[Array, "..."], spec: WeightSpec) -> tuple[Array, Array]:
-    """Integer codes (int8, shaped like ``w``) and scales (one per group) of ``w`` under ``spec``."""
-    quantizer = {1: quantize_binary, 2: quantize_ternary}[spec.bits]
-    return quantizer(w, group_count(w.shape, spec.granularity))
+def weight_levels(w: Float[Array, "..."], spec: WeightSpec, key: Key[Array, ""] | None = None) -> Levels:
+    """Integers, scales and zero points of ``w`` under ``spec``; ``key`` is used where its rounding is stochastic."""
+    groups, key = group_count(w.shape, spec.granularity), key if spec.stochastic else None
+    match spec.quantizer:
+        case "binary" | "binary_centred":
+            return binary_levels(w, groups, centred=spec.quantizer == "binary_centred")
+        case "ternary" | "ternary_clipped":
+            return ternary_levels(w, groups, CLIP if spec.quantizer == "ternary_clipped" else None)
+        case "symmetric":
+            return symmetric_levels(w, groups, spec.bits, key)
+        case "asymmetric":
+            return asymmetric_levels(w, groups, spec.bits, key)
+    raise AssertionError(spec)
+
+
+def quantize_weight(w: Float[Array, "..."], spec: WeightSpec, key: Key[Array, ""] | None = None) -> tuple[Array, Levels]:
+    """The fake-quantized ``w``, through which the gradient passes straight, and its :class:`Levels`.
+
+    The gradient of ``ternary_clipped`` is 0 where ``|w| >= 2.5``, see :func:`ternarize_clipped`.
+    """
+    levels = weight_levels(jax.lax.stop_gradient(w), spec, key)
+    gate = jnp.abs(w) < CLIP if spec.quantizer == "ternary_clipped" else None
+    return pass_gradient(w, dequantize(*levels).astype(w.dtype), gate), levels
 
 
 @straight_through
@@ -84,12 +115,14 @@ def assign_rules(params: Params, rules: QuantRules) -> dict[str, WeightSpec]:
     return assigned
 
 
-def fake_quantize(params: Params, rules: QuantRules) -> Params:
+def fake_quantize(params: Params, rules: QuantRules, *, training: bool = False, key: Key[Array, ""] | None = None) -> Params:
     """The params a quantized student computes with.
 
     Args:
       params: latent float32 params; the gradient of the result passes straight through to them.
       rules: what to quantize.
+      training: moves static ranges, see ``quantize_activations``.
+      key: for stochastic rounding, where a rule asks for it; None rounds to nearest.
 
     Returns:
       The same tree; a quantized weight is a float array on the grid, wrapped in :class:`FakeQuantized`
@@ -101,14 +134,34 @@ def fake_quantize(params: Params, rules: QuantRules) -> Params:
     assigned = assign_rules(params, rules)
 
     def leaf(path: tuple[Any, ...], w: Array) -> Array | FakeQuantized:
-        spec = assigned.get(jax.tree_util.keystr(path, simple=True, separator="/"))
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = assigned.get(name)
         if spec is None:
-            return round_mantissa(w, 10) if rules.rest == "float16" else w
-        groups = group_count(w.shape, spec.granularity)
-        value = {1: binarize, 2: ternarize}[spec.bits](w, groups)
-        if spec.activation_bits is None:
+            return round_mantissa(w, 10) if rules.rest == "float16" and not name.endswith(INPUT_RANGE) else w
+        noise = None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
+        value, levels = quantize_weight(w, spec, noise)
+        if spec.activation is None:
             return value
-        codes, scale = {1: binary_levels, 2: ternary_levels}[spec.bits](jax.lax.stop_gradient(w), groups)
-        return FakeQuantized(value, codes, scale, spec.activation_bits)
+        whole = levels.zero is None and spec.activation.symmetric and levels.scale.shape[0] in (1, w.shape[0])
+        codes, scale = (levels.codes, levels.scale) if whole else (None, None)
+        return FakeQuantized(value, codes, scale, spec.activation, training)
 
     return jax.tree_util.tree_map_with_path(leaf, params)
+
+
+def with_input_ranges(params: Params, rules: QuantRules | None) -> Params:
+    """``params`` with a leaf ``input_range``, ``(min, max)``, beside every weight whose input has a static range, and none
+    elsewhere. A new one is ``(0, 0)``: the first batch sets it.
+    """
+    assigned = {} if rules is None else rules.assign(named_leaves(params))
+    static = {
+        path.partition("/weight")[0] for path, spec in assigned.items() if spec.activation and spec.activation.range == "static"
+    }
+
+    def visit(node: Params, path: str) -> Params:
+        if not isinstance(node, dict):
+            return node
+        kept = {name: visit(child, f"{path}/{name}".lstrip("/")) for name, child in node.items() if name != INPUT_RANGE}
+        return {**kept, INPUT_RANGE: node.get(INPUT_RANGE, jnp.zeros(2, jnp.float32))} if path in static else kept
+
+    return visit(params, "")

@@ -8,12 +8,28 @@ a group is always a run of contiguous elements: ``w.reshape(groups, -1)`` (metho
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
-from jaxtyping import Array, Float, Int8
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int8
 
 Granularity = Literal["tensor", "row"] | int
+_LARGEST = float(jnp.finfo(jnp.float32).max) / 1024
+
+
+class Levels(NamedTuple):
+    """A quantized array as integers: ``value = (codes + zero) * scale``, group by group.
+
+    Attributes:
+      codes: float32, whole numbers, shaped like the array. Floats, so that training never leaves them.
+      scale: float32 ``(groups,)``.
+      zero: float32 ``(groups,)``, whole numbers, or None where the grid is symmetric.
+    """
+
+    codes: Float[Array, "..."]
+    scale: Float[Array, " groups"]
+    zero: Float[Array, " groups"] | None = None
 
 
 def group_count(shape: tuple[int, ...], granularity: Granularity) -> int:
@@ -37,30 +53,57 @@ def group_count(shape: tuple[int, ...], granularity: Granularity) -> int:
     return size // granularity
 
 
-def dequantize(codes: Int8[Array, "..."] | Float[Array, "..."], scale: Float[Array, " groups"]) -> Float[Array, "..."]:
-    """``codes * scale``, group by group, in the shape of ``codes`` and the dtype of ``scale``."""
-    values = codes.reshape(scale.shape[0], -1).astype(scale.dtype) * scale[:, None]
-    return values.reshape(codes.shape)
+def finite(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``x`` in float32, for a scale is a sum and sums do not fit 16 bits; infinities as huge numbers, for 0 * inf is NaN."""
+    return jnp.clip(x.astype(jnp.float32), -_LARGEST, _LARGEST)
 
 
-def straight_through(quantizer: Callable[[Array, int], Array]) -> Callable[..., Array]:
-    """Give ``quantizer(x, n)`` the straight-through gradient: d quantizer(x) / dx = identity.
+def grouped(w: Float[Array, "..."], groups: int) -> Float[Array, "groups size"]:
+    """``finite(w)`` as one row per group."""
+    return finite(w).reshape(groups, -1)
 
-    The whole quantized value is a constant to the backward pass, its scale included: nothing leaks
-    through ``mean(abs(w))``, and no ``x + stop_gradient(q - x)`` is needed, which in float32 is not
-    exactly ``q`` (method.md trap 5). ``n`` (groups or bits) is static.
+
+def dequantize(
+    codes: Int8[Array, "..."] | Float[Array, "..."],
+    scale: Float[Array, " groups"],
+    zero: Float[Array, " groups"] | None = None,
+) -> Float[Array, "..."]:
+    """``(codes + zero) * scale``, group by group, in the shape of ``codes`` and the dtype of ``scale``."""
+    values = codes.reshape(scale.shape[0], -1).astype(scale.dtype)
+    if zero is not None:
+        values = values + zero[:, None]
+    return (values * scale[:, None]).reshape(codes.shape)
+
+
+@jax.custom_vjp
+def pass_gradient(x: Float[Array, "..."], value: Float[Array, "..."], gate: Bool[Array, "..."] | None) -> Float[Array, "..."]:
+    """The straight-through estimator: returns ``value``; the gradient goes to ``x`` unchanged.
+
+    Where ``gate`` is given and False it is 0. ``value`` is a constant to the backward pass, the scale inside it included:
+    nothing leaks through ``mean(abs(w))``, and no ``x + stop_gradient(value - x)`` is needed, which in float32
+    is not exactly ``value`` (method.md trap 5).
     """
+    del x, gate
+    return value
 
-    @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-    def quantize(x: Array, n: int) -> Array:
-        return quantizer(x, n)
 
-    def forward(x: Array, n: int) -> tuple[Array, None]:
-        return quantizer(x, n), None
+def _forward(x: Array, value: Array, gate: Array | None) -> tuple[Array, Array | None]:
+    del x
+    return value, gate
 
-    def backward(n: int, residual: None, cotangent: Array) -> tuple[Array]:
-        del n, residual
-        return (cotangent,)
 
-    quantize.defvjp(forward, backward)
-    return functools.wraps(quantizer)(quantize)
+def _backward(gate: Array | None, cotangent: Array) -> tuple[Array, None, None]:
+    return (cotangent if gate is None else jnp.where(gate, cotangent, 0)), None, None
+
+
+pass_gradient.defvjp(_forward, _backward)
+
+
+def straight_through(quantizer: Callable[..., Array]) -> Callable[..., Array]:
+    """Give ``quantizer(x, …)`` the straight-through gradient: d quantizer(x) / dx = identity."""
+
+    @functools.wraps(quantizer)
+    def quantize(x: Array, *args: Any, **options: Any) -> Array:
+        return pass_gradient(x, quantizer(jax.lax.stop_gradient(x), *args, **options).astype(x.dtype), None)
+
+    return quantize

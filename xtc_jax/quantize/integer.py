@@ -1,43 +1,92 @@
-"""Symmetric integers of ``bits`` bits, per token: how activations are quantized.
+"""Integers of 3 to 8 bits, symmetric and asymmetric: weights in groups.
 
-``s = 2 * max(|x|) / 2^bits`` over the last axis, ``q = clamp(round(x / s), -2^(bits-1), 2^(bits-1) - 1)``, half
-to even. The positive maximum clips to 127/128 of itself; the negative one is exact. Source: ``SymQuantizer``
-of ``deepspeed/compression/utils.py``, line 62, with one group per token.
+Symmetric: ``s = 2 * max(|w|) / 2^bits``, ``q = clamp(round(w / s), -2^(bits-1), 2^(bits-1) - 1)``, half to even. The positive
+maximum clips to one level below itself; the negative one is exact. Asymmetric: ``s = (max - min) / 2^bits``, ``z =
+round(min / s)``, ``q = clamp(round((w - z s) / s), 0, 2^bits - 1)``, value ``(q + z) s``. Source: ``SymQuantizer`` and
+``AsymQuantizer`` of ``deepspeed/compression/utils.py``, lines 62 and 104; stochastic rounding is that of
+``runtime/quantize.py``.
 """
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Float, Key
 
-from xtc_jax.quantize.groups import straight_through
+from xtc_jax.quantize.groups import Levels, dequantize, grouped, straight_through
 
 
-def quantize_symmetric(x: Float[Array, "*batch k"], bits: int) -> tuple[Int8[Array, "*batch k"], Float[Array, "*batch 1"]]:
-    """The integers and scales of ``x``, one scale per vector along the last axis.
+def round_symmetric(
+    x: Float[Array, "..."], bound: Float[Array, "..."], bits: int, noise: Array | None = None
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """Codes and scale of float32 ``x`` on the symmetric grid up to ``bound``, which broadcasts against it.
 
-    Args:
-      x: float activations.
-      bits: 3 to 8.
-
-    Returns:
-      Codes, int8, shaped like ``x``, and the scales ``s``. A zero vector has scale 0 and codes 0.
+    Where ``bound`` is 0 both are 0, never NaN. ``noise`` is added before rounding.
     """
-    codes, scale = activation_levels(x, bits)
-    return codes.astype(jnp.int8), scale
+    scale = 2 * bound / 2**bits
+    steps = x / jnp.where(scale > 0, scale, 1)
+    rounded = jnp.round(steps if noise is None else steps + noise)
+    return jnp.where(scale > 0, jnp.clip(rounded, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1), 0), scale
 
 
-def activation_levels(x: Float[Array, "*batch k"], bits: int) -> tuple[Float[Array, "*batch k"], Float[Array, "*batch 1"]]:
-    """:func:`quantize_symmetric` with the codes as floats: training never leaves floating point."""
-    scale = 2 * jnp.max(jnp.abs(x), axis=-1, keepdims=True) / 2**bits
+def round_asymmetric(
+    x: Float[Array, "..."], low: Float[Array, "..."], high: Float[Array, "..."], bits: int, noise: Array | None = None
+) -> tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]:
+    """Codes, scale and zero point of float32 ``x`` on the grid from ``low`` to ``high``, which broadcast against it.
+
+    Where ``low`` equals ``high`` the one level there is exact: scale ``|low|``, zero point its sign.
+    """
+    span = (high - low) / 2**bits
+    scale = jnp.where(span > 0, span, jnp.abs(low))
     safe = jnp.where(scale > 0, scale, 1)
-    return jnp.clip(jnp.round(x / safe), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1), scale
+    zero = jnp.round(low / safe)
+    steps = (x - zero * scale) / safe
+    rounded = jnp.round(steps if noise is None else steps + noise)
+    return jnp.clip(rounded, 0, 2**bits - 1), scale, zero
+
+
+def _noise(key: Key[Array, ""] | None, shape: tuple[int, ...]) -> Array | None:
+    return None if key is None else jax.random.uniform(key, shape, jnp.float32, -0.5, 0.5)
+
+
+def symmetric_levels(w: Float[Array, "..."], groups: int, bits: int, key: Key[Array, ""] | None = None) -> Levels:
+    """Codes in ``[-2^(bits-1), 2^(bits-1) - 1]`` and one scale per group; ``key`` rounds stochastically."""
+    rows = grouped(w, groups)
+    codes, scale = round_symmetric(rows, jnp.max(jnp.abs(rows), axis=1, keepdims=True), bits, _noise(key, rows.shape))
+    return Levels(codes.reshape(w.shape), scale[:, 0])
+
+
+def asymmetric_levels(w: Float[Array, "..."], groups: int, bits: int, key: Key[Array, ""] | None = None) -> Levels:
+    """Codes in ``[0, 2^bits - 1]``, one scale and one zero point per group; ``key`` rounds stochastically."""
+    rows = grouped(w, groups)
+    low, high = jnp.min(rows, axis=1, keepdims=True), jnp.max(rows, axis=1, keepdims=True)
+    codes, scale, zero = round_asymmetric(rows, low, high, bits, _noise(key, rows.shape))
+    return Levels(codes.reshape(w.shape), scale[:, 0], zero[:, 0])
 
 
 @straight_through
-def quantize_activations(x: Float[Array, "*batch k"], bits: int) -> Float[Array, "*batch k"]:
-    """Fake-quantize ``x`` to ``bits`` bits, one scale per token; the gradient passes straight through.
+def quantize_symmetric(
+    w: Float[Array, "..."], groups: int, bits: int, key: Key[Array, ""] | None = None
+) -> Float[Array, "..."]:
+    """Fake-quantize ``w`` on the symmetric grid; the gradient passes straight through.
 
-    >>> quantize_activations(jnp.array([[-1.0, 0.5, 1.0]]), 8).tolist()
+    Args:
+      w: float weight in torch order; ``groups`` divides its size.
+      groups: number of contiguous groups, one scale each.
+      bits: 3 to 8.
+      key: rounds stochastically, ``round(w / s + u)`` with u uniform in [-0.5, 0.5): the expectation is ``w``.
+
+    >>> quantize_symmetric(jnp.array([[-1.0, 0.5, 1.0]]), 1, 8).tolist()
     [[-1.0, 0.5, 0.9921875]]
     """
-    codes, scale = activation_levels(x, bits)
-    return codes * scale
+    return dequantize(*symmetric_levels(w, groups, bits, key))
+
+
+@straight_through
+def quantize_asymmetric(
+    w: Float[Array, "..."], groups: int, bits: int, key: Key[Array, ""] | None = None
+) -> Float[Array, "..."]:
+    """Fake-quantize ``w`` on the asymmetric grid; arguments and gradient as :func:`quantize_symmetric`.
+
+    >>> quantize_asymmetric(jnp.array([[0.0, 1.1, 8.0]]), 1, 3).tolist()
+    [[0.0, 1.0, 7.0]]
+    """
+    return dequantize(*asymmetric_levels(w, groups, bits, key))

@@ -1,58 +1,76 @@
 """The Linear of a fake-quantized student, in exact integer arithmetic.
 
-``y = (q_x s_x) (q_w s_w)^T`` is computed as ``(q_x q_w^T) (s_x s_w)``, the integers ``q`` held in floats. Every partial sum of
-``q_x q_w^T`` is an integer below 2^24 (K * 128, K below 131,072), so a float32 accumulator is exact: the result depends
-on no order of summation, device count or backend, and equals the packed model's int32 to the bit. On TPU it is
-exact even at the default precision, for bfloat16 holds every integer up to 256.
+``y = (q_x s_x) (q_w s_w)^T`` is computed as ``(q_x q_w^T) (s_x s_w)``, the integers ``q`` held in floats. At 1 and 2 bits
+every partial sum of ``q_x q_w^T`` is an integer below 2^24 (K * 128, K below 131,072), so a float32 accumulator is exact:
+the result depends on no order of summation, device count or backend, and equals the packed model's int32 to the bit. (At 3
+bits and more it is exact up to K = 2^(18 - bits), and beyond that as good as any float32 sum.) It is exact at bfloat16
+inputs too, for bfloat16 holds every integer up to 256.
 """
 
 import functools
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xtc_jax.quantize.integer import activation_levels
+from xtc_jax.quantize.activations import ActivationSpec, activation_levels, range_cotangent, used_range
 
-Residual = tuple[Array, Array, Array]
+Residual = tuple[Array, Array, Array, Array | None, Array | None]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def quantized_matmul(
     x: Float[Array, "*batch k"],
     value: Float[Array, "n k"],
     codes: Float[Array, "n k"],
     scale: Float[Array, " groups"],
-    bits: int,
+    input_range: Float[Array, "2"] | None,
+    spec: ActivationSpec,
+    training: bool = False,
 ) -> Float[Array, "*batch n"]:
-    """Quantize ``x`` per token to ``bits`` bits and multiply by the quantized weight.
+    """Quantize ``x`` and multiply by the quantized weight.
 
     Args:
-      x: float activations.
+      x: float activations; their dtype is that in which the integers are multiplied, float32 or bfloat16.
       value: the fake-quantized weight, ``codes * scale``; read by the backward pass alone.
-      codes: its integers, as floats.
-      scale: one per matrix, ``(1,)``, or one per row, ``(n,)``.
-      bits: of the activations.
+      codes: its integers, as floats, at most 8 bits.
+      scale: float32, one per matrix, ``(1,)``, or one per row, ``(n,)``.
+      input_range: the running range of ``x``, where it is static.
+      spec: how ``x`` is quantized, symmetric.
+      training: see ``quantize_activations``.
 
     Returns:
-      ``x_q @ value.T``. Gradients are straight-through: ``dx = g @ value``, ``dvalue = g^T @ x_q``; ``codes`` and ``scale``
-      are constants.
+      ``x_q @ value.T``, float32. Gradients are straight-through: ``dx = g @ value``, ``dvalue = g^T @ x_q``; ``codes`` and
+      ``scale`` are constants; that of ``input_range`` is its new value.
     """
-    return _forward(x, value, codes, scale, bits)[0]
+    return _forward(x, value, codes, scale, input_range, spec, training)[0]
 
 
-def _forward(x: Array, value: Array, codes: Array, scale: Array, bits: int) -> tuple[Array, Residual]:
-    levels, token_scale = activation_levels(x, bits)
-    integers = jax.lax.dot_general(levels, codes, (((x.ndim - 1,), (1,)), ((), ())))
-    return integers * (token_scale * scale), (levels, token_scale, value)
+def _forward(
+    x: Array, value: Array, codes: Array, scale: Array, input_range: Array | None, spec: ActivationSpec, training: bool
+) -> tuple[Array, Residual]:
+    moved = used_range(x, spec, input_range, training)
+    levels, token_scale, _ = activation_levels(x, spec, moved)
+    levels = levels.astype(x.dtype)
+    integers = _dot(levels, codes.astype(x.dtype), (x.ndim - 1,), (1,))
+    return integers * (token_scale * scale), (levels, token_scale, value, moved, input_range)
 
 
-def _backward(bits: int, residual: Residual, g: Array) -> tuple[Array, Array, None, None]:
-    del bits
-    levels, token_scale, value = residual
+def _backward(
+    spec: ActivationSpec, training: bool, residual: Residual, g: Array
+) -> tuple[Array, Array, None, None, Array | None]:
+    del spec
+    levels, token_scale, value, moved, input_range = residual
+    dtype = levels.dtype
     batch = tuple(range(g.ndim - 1))
-    dx = jax.lax.dot_general(g, value, (((g.ndim - 1,), (0,)), ((), ())))
-    dvalue = jax.lax.dot_general(g, levels * token_scale, ((batch, batch), ((), ())))
-    return dx, dvalue, None, None
+    dx = _dot(g.astype(dtype), value.astype(dtype), (g.ndim - 1,), (0,)).astype(dtype)
+    dvalue = _dot(g.astype(dtype), (levels.astype(jnp.float32) * token_scale).astype(dtype), batch, batch)
+    return dx, dvalue, None, None, range_cotangent(moved, input_range, training)
+
+
+def _dot(a: Array, b: Array, axes_a: tuple[int, ...], axes_b: tuple[int, ...]) -> Array:
+    """Contract with a float32 accumulator and result."""
+    return jax.lax.dot_general(a, b, ((axes_a, axes_b), ((), ())), preferred_element_type=jnp.float32)
 
 
 quantized_matmul.defvjp(_forward, _backward)

@@ -9,27 +9,22 @@ in 16 bits, so that the *file* is as small as the paper's title says.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from xtc_jax.errors import UserError
-from xtc_jax.quantize.groups import Granularity
+from xtc_jax.quantize.activations import ActivationSpec
+from xtc_jax.quantize.spec import FLOAT, WeightSpec, check_spec, parse_spec
 
-WEIGHT_BITS = (1, 2)
+_HALF = re.compile(r"/weight/(first|second)$")
 
 
-@dataclass(frozen=True)
-class WeightSpec:
-    """How one weight is quantized.
+def weight_path(path: str) -> str:
+    """The path that rules are matched with: that of the weight, for each half of one that was split.
 
-    Attributes:
-      bits: 1 (binary), 2 (ternary), or 32: leave it alone.
-      granularity: ``"tensor"``, ``"row"`` or a group size, see :func:`xtc_jax.quantize.group_count`.
-      activation_bits: bits of the input of the Linear that holds this weight; None leaves it float.
+    >>> weight_path("pooler/dense/weight/second")
+    'pooler/dense/weight'
     """
-
-    bits: int
-    granularity: Granularity = "tensor"
-    activation_bits: int | None = None
+    return _HALF.sub("/weight", path)
 
 
 @dataclass(frozen=True)
@@ -54,10 +49,22 @@ class QuantRules:
         """
         paths = list(paths)
         for pattern, _ in self.rules:
-            if not any(re.search(pattern, path) for path in paths):
+            if not any(re.search(pattern, weight_path(path)) for path in paths):
                 raise UserError(f"quantization rule {pattern!r} matches no parameter (paths look like {paths[0]!r})")
-        matches = {path: next((spec for pattern, spec in self.rules if re.search(pattern, path)), None) for path in paths}
-        return {path: spec for path, spec in matches.items() if spec is not None and spec.bits < 32}
+        matches = {path: self._first(weight_path(path)) for path in paths}
+        return {path: spec for path, spec in matches.items() if spec is not None and spec.bits < FLOAT}
+
+    def _first(self, path: str) -> WeightSpec | None:
+        return next((spec for pattern, spec in self.rules if re.search(pattern, path)), None)
+
+    def at(self, step: int) -> "QuantRules":
+        """The rules in force at a training step: those of a later start are off, bits are those of the schedule."""
+        return replace(self, rules=tuple((pattern, spec.at(step)) for pattern, spec in self.rules))
+
+    @property
+    def changes(self) -> tuple[int, ...]:
+        """Steps after 0 at which :meth:`at` changes, in order."""
+        return tuple(sorted({step for _, spec in self.rules for step in spec.changes if step > 0}))
 
 
 _LINEARS = (
@@ -69,54 +76,52 @@ _LINEARS = (
 _WORDS = r"embeddings/word_embeddings/weight$"
 _OTHER_EMBEDDINGS = r"embeddings/(position|token_type)_embeddings/weight$"
 _POOLER = r"pooler/dense/weight$"
+RULE_SETS = ("deepspeed", "paper-50x")
 
 
-def named_rules(name: str, weight_bits: int, activation_bits: int | None = 8) -> QuantRules:
-    """The rule set ``deepspeed`` or ``paper-50x`` at 1 or 2 bits.
+def named_rules(name: str, weight_bits: int, activation: ActivationSpec | int | None = 8, **options: Any) -> QuantRules:
+    """The rule set ``deepspeed`` or ``paper-50x``.
+
+    Args:
+      name: of the set.
+      weight_bits: 1 to 8.
+      activation: of the Linears' inputs; a number stands for ``ActivationSpec(bits)``, None leaves them float.
+      options: further fields of :class:`WeightSpec`. ``granularity`` is the Linears'; tables stay row-wise, as in the
+        reference (method.md trap 2).
 
     Raises:
-      UserError: unknown name or number of bits.
+      UserError: unknown name, or a spec that cannot be.
     """
-    if weight_bits not in WEIGHT_BITS:
-        raise UserError(f"weight_bits={weight_bits} is not supported; use one of {WEIGHT_BITS}")
-    linear = WeightSpec(weight_bits, "tensor", activation_bits)
-    table = WeightSpec(weight_bits, "row")
+    if isinstance(activation, int):
+        activation = ActivationSpec(activation)
+    linear = check_spec(WeightSpec(weight_bits, activation=activation, **options), "the rule set")
+    table = replace(linear, granularity="row", activation=None)
     rules = (*((pattern, linear) for pattern in _LINEARS), (_WORDS, table))
     if name == "deepspeed":
         return QuantRules(rules)
     if name == "paper-50x":
-        pooler = WeightSpec(weight_bits, "tensor")
+        pooler = replace(linear, activation=None)
         return QuantRules((*rules, (_OTHER_EMBEDDINGS, table), (_POOLER, pooler)), rest="float16")
-    raise UserError(f"unknown rule set {name!r}; use 'deepspeed' or 'paper-50x'")
-
-
-_RULE = re.compile(r"(?P<pattern>.+)=(?P<bits>1|2|32)(,(?P<granularity>tensor|row|\d+))?(,a(?P<activation>[3-8]))?")
+    raise UserError(f"unknown rule set {name!r}; use one of {', '.join(RULE_SETS)}")
 
 
 def parse_rule(text: str) -> tuple[str, WeightSpec]:
-    """Read ``REGEX=BITS[,GRANULARITY][,aBITS]``, the form of a rule in a config.
+    """Read ``REGEX=SPEC``, the form of a rule in a config; see :func:`parse_spec` for ``SPEC``.
 
-    >>> parse_rule("pooler/dense/weight=2,row,a8")
-    ('pooler/dense/weight', WeightSpec(bits=2, granularity='row', activation_bits=8))
+    >>> parse_rule("pooler/dense/weight=2,row")[1].granularity
+    'row'
 
     Raises:
       UserError: the text has another form or the pattern is no regular expression.
     """
-    match = _RULE.fullmatch(text)
-    if match is None:
-        raise UserError(
-            f"quantization rule {text!r} is not of the form REGEX=BITS[,tensor|row|SIZE][,aBITS]: 1, 2 or 32 bits, a3 to a8"
-        )
+    pattern, found, spec = text.rpartition("=")
+    if not (found and pattern):
+        raise UserError(f"quantization rule {text!r} is not of the form REGEX=BITS[,OPTION...]")
     try:
-        re.compile(match["pattern"])
+        re.compile(pattern)
     except re.error as error:
         raise UserError(f"quantization rule {text!r}: {error}") from None
-    word = match["granularity"] or "tensor"
-    granularity: Granularity = "tensor" if word == "tensor" else "row" if word == "row" else int(word)
-    activation_bits = int(match["activation"]) if match["activation"] else None
-    if match["bits"] == "32" and activation_bits:
-        raise UserError(f"quantization rule {text!r}: activations are quantized only where the weight is")
-    return match["pattern"], WeightSpec(int(match["bits"]), granularity, activation_bits)
+    return pattern, parse_spec(spec, f"quantization rule {text!r}")
 
 
 def with_extra_rules(rules: QuantRules, extra: Iterable[str]) -> QuantRules:

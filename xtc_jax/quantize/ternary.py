@@ -5,10 +5,14 @@ Source: XTC section 3; ``TernaryQuantizer`` of ``deepspeed/compression/utils.py`
 purpose: there an all-zero group is 0/0 = NaN; here it stays zero.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
-from xtc_jax.quantize.groups import dequantize, straight_through
+from xtc_jax.quantize.groups import Levels, dequantize, grouped, pass_gradient, straight_through
+
+CLIP = 2.5
+"""TernaryBERT's ``clip_val``."""
 
 
 def quantize_ternary(w: Float[Array, "..."], groups: int = 1) -> tuple[Int8[Array, "..."], Float[Array, " groups"]]:
@@ -19,22 +23,24 @@ def quantize_ternary(w: Float[Array, "..."], groups: int = 1) -> tuple[Int8[Arra
       groups: number of contiguous groups, one scale each.
 
     Returns:
-      Codes in {-1, 0, +1}, int8, shaped like ``w``, and the scales ``alpha``, shape ``(groups,)``. A
+      Codes in {-1, 0, +1}, int8, shaped like ``w``, and the scales ``alpha``, float32 ``(groups,)``. A
       group of zeros has scale 0.
     """
-    codes, scale = ternary_levels(w, groups)
-    return codes.astype(jnp.int8), scale
+    levels = ternary_levels(w, groups)
+    return levels.codes.astype(jnp.int8), levels.scale
 
 
-def ternary_levels(w: Float[Array, "..."], groups: int) -> tuple[Float[Array, "..."], Float[Array, " groups"]]:
-    """:func:`quantize_ternary` with the codes as floats: training never leaves floating point."""
-    magnitude = jnp.abs(w).reshape(groups, -1)
+def ternary_levels(w: Float[Array, "..."], groups: int, clip: float | None = None) -> Levels:
+    """:func:`quantize_ternary` with float codes, of ``w`` clipped to ``[-clip, clip]`` where given."""
+    rows = grouped(w, groups)
+    rows = rows if clip is None else jnp.clip(rows, -clip, clip)
+    magnitude = jnp.abs(rows)
     above = magnitude > 0.7 * jnp.mean(magnitude, axis=1, keepdims=True)
     count = jnp.sum(above, axis=1)
     total = jnp.sum(jnp.where(above, magnitude, 0), axis=1)
     # max >= mean > threshold, so `count` is 0 only where every element is.
     scale = total / jnp.maximum(count, 1).astype(total.dtype)
-    return jnp.where(above.reshape(w.shape), jnp.sign(w), 0), scale
+    return Levels(jnp.where(above, jnp.sign(rows), 0).reshape(w.shape), scale)
 
 
 @straight_through
@@ -45,3 +51,15 @@ def ternarize(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
     [[3.0, -3.0], [0.0, 0.0]]
     """
     return dequantize(*ternary_levels(w, groups))
+
+
+def ternarize_clipped(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
+    """TernaryBERT's: :func:`ternarize` of ``w`` clipped to [-2.5, 2.5]; the gradient is 0 where ``|w| >= 2.5``.
+
+    Source: ``transformer/utils_quant.py`` of TernaryBERT (method.md section 3.2).
+
+    >>> ternarize_clipped(jnp.array([[4.0, -2.0], [0.1, 0.0]]), 1).tolist()
+    [[2.25, -2.25], [0.0, 0.0]]
+    """
+    value = dequantize(*ternary_levels(jax.lax.stop_gradient(w), groups, CLIP))
+    return pass_gradient(w, value.astype(w.dtype), jnp.abs(w) < CLIP)

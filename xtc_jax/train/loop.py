@@ -3,8 +3,9 @@
 import shutil
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,9 +16,9 @@ from xtc_jax.train import checkpoints
 from xtc_jax.train.evaluate import evaluate
 from xtc_jax.train.mesh import make_mesh, put_batch, put_replicated
 from xtc_jax.train.metrics import Record, metrics_writer, progress, read_metrics
-from xtc_jax.train.optimizer import OptimizerSpec, make_optimizer
+from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer
 from xtc_jax.train.state import TrainState, init_state
-from xtc_jax.train.step import Objective, make_eval_step, make_train_step
+from xtc_jax.train.step import EvalStep, Objective, TrainStep, make_eval_step, make_train_step, student_params, trainable
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,18 @@ class RunResult:
     examples_per_second: float
 
 
-def train(run: Run, params: Params, teacher: Params | None) -> RunResult:
+Compiled = dict[tuple[Any, ...], Any]
+"""Jitted steps by what determines them, kept by the caller: runs that differ in learning rate, length or data compile once."""
+
+
+def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled | None = None) -> RunResult:
     """Train, or go on where a killed process left its last checkpoint.
 
     Args:
-      run: what to do.
+      run: what to do; with 0 steps, ``params`` are evaluated as they are.
       params: initial latent parameters.
       teacher: the teacher's, if the objective has one.
+      compiled: steps of earlier runs; gets those of this one.
 
     Returns:
       The best parameters and the account of the run.
@@ -84,17 +90,19 @@ def train(run: Run, params: Params, teacher: Params | None) -> RunResult:
     """
     mesh = make_mesh(run.train_set.batch_size)
     optimizer = make_optimizer(run.optimizer)
-    state = put_replicated(init_state(params, optimizer, jax.random.key(run.seed)), mesh)
+    key = jax.random.key(run.seed)
+    params = trainable(run.objective, params, jax.random.fold_in(key, run.optimizer.steps))
+    state = put_replicated(init_state(params, optimizer, key), mesh)
     teacher = None if teacher is None else put_replicated(teacher, mesh)
     with checkpoints.open_checkpoints(run.directory / "checkpoints") as checkpointer:
         state = checkpoints.restore_latest(checkpointer, state) or state
-        state = _steps(run, state, teacher, checkpointer, mesh)
+        state = _steps(run, state, teacher, checkpointer, mesh, {} if compiled is None else compiled)
         best = checkpoints.restore_best(checkpointer, state)
     records = read_metrics(run.directory / "metrics.jsonl")
     metrics = next(_metrics(record) for record in records if record["step"] == int(best.step) and _metrics(record))
     seconds = records[-1]["seconds"]
     speed = run.optimizer.steps * run.train_set.batch_size / seconds
-    return RunResult(jax.device_get(best.params), metrics, run.optimizer.steps, seconds, speed)
+    return RunResult(jax.device_get(student_params(best.params)), metrics, run.optimizer.steps, seconds, speed)
 
 
 def clear_checkpoints(directory: Path) -> None:
@@ -106,16 +114,38 @@ def _metrics(record: Record) -> dict[str, float]:
     return {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
 
 
+def _train_step(run: Run, step: int, mesh: jax.sharding.Mesh, compiled: Compiled) -> TrainStep:
+    """The jitted step under the rules in force at ``step``."""
+    rules = run.objective.rules
+    objective = replace(run.objective, rules=None if rules is None else rules.at(step))
+    optimizer = replace(run.optimizer, learning_rate=0.0, steps=0, warmup=0)  # the rate is an argument of the step
+    key = (objective, optimizer, mesh)
+    if key not in compiled:
+        compiled[key] = make_train_step(objective, make_optimizer(run.optimizer), mesh)
+    return compiled[key]
+
+
+def _eval_step(run: Run, mesh: jax.sharding.Mesh, compiled: Compiled) -> EvalStep:
+    """The jitted evaluation of what will be packed, also while the bits of a schedule are still on their way down."""
+    rules = run.objective.rules
+    final = None if rules is None else rules.at(run.optimizer.steps)
+    key = (run.objective.student, final, mesh)
+    if key not in compiled:
+        compiled[key] = make_eval_step(run.objective.student, final, mesh)
+    return compiled[key]
+
+
 def _steps(
     run: Run,
     state: TrainState,
     teacher: Params | None,
     checkpointer: checkpoints.Checkpointer,
     mesh: jax.sharding.Mesh,
+    compiled: Compiled,
 ) -> TrainState:
     """Steps ``state.step .. run.optimizer.steps``."""
-    train_step = make_train_step(run.objective, make_optimizer(run.optimizer), mesh)
-    eval_step = make_eval_step(run.objective.student, run.objective.rules, mesh)
+    rates = learning_rates(run.optimizer)
+    eval_step = _eval_step(run, mesh, compiled)
     start, total, metrics_file = int(state.step), run.optimizer.steps, run.directory / "metrics.jsonl"
     before = max((record["seconds"] for record in read_metrics(metrics_file) if record["step"] <= start), default=0.0)
     begun = time.monotonic()
@@ -124,7 +154,8 @@ def _steps(
     with metrics_writer(run.directory, start) as write, progress(run.label, total, start) as show:
         for step, batch in enumerate(train_batches(run.train_set, run.seed, total, start), start + 1):
             previous = window["loss"][-1:]
-            state, losses = train_step(state, teacher, put_batch(batch, mesh))
+            train_step = _train_step(run, step - 1, mesh, compiled)
+            state, losses = train_step(state, teacher, put_batch(batch, mesh), rates[step - 1])
             jax.block_until_ready(previous)  # one step in flight, so that times and the display are true
             for name, value in losses.items():
                 window[name].append(value)

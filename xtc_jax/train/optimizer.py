@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array
 
@@ -41,6 +42,14 @@ class OptimizerSpec:
     eps: float = 1e-6
 
 
+def learning_rates(spec: OptimizerSpec) -> np.ndarray:
+    """The rates of updates 0 .. steps - 1, float32.
+
+    They are arguments of the train step, not constants in it: runs that differ in them alone share one compiled step.
+    """
+    return np.asarray(schedule(spec)(jnp.arange(spec.steps)), np.float32)
+
+
 def schedule(spec: OptimizerSpec) -> optax.Schedule:
     """``k -> lr * (k / W if k < W else (T - k) / (T - W))`` for update k = 0, 1, …, W warm-up steps of T."""
     fall = optax.linear_schedule(spec.learning_rate, 0.0, max(spec.steps - spec.warmup, 1))
@@ -57,22 +66,21 @@ def decayed(params: Params) -> Params:
     )
 
 
-def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
-    """The transformation ``update(gradients, state, params) -> (updates, state)``::
+def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformationExtraArgs:
+    """The transformation ``update(gradients, state, params, rate=lr_t) -> (updates, state)``::
 
     g <- g * min(1, clip / (||g|| + 1e-6))
     m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
     p <- p - lr_t * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
     p <- p - lr_t * weight_decay * p          (on the updated p, decayed parameters only)
     """
-    rate = schedule(spec)
 
     def init(params: Params) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=zeros, nu=zeros)
 
     def update(
-        gradients: Params, state: optax.ScaleByAdamState, params: Params | None = None
+        gradients: Params, state: optax.ScaleByAdamState, params: Params | None = None, *, rate: Array
     ) -> tuple[Params, optax.ScaleByAdamState]:
         assert params is not None, "weight decay needs the parameters"
         factor = jnp.minimum(1.0, spec.clip / (optax.tree.norm(gradients) + 1e-6))
@@ -81,7 +89,7 @@ def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
         nu = jax.tree.map(lambda v, g: spec.b2 * v + (1 - spec.b2) * jnp.square(g), state.nu, gradients)
         count = state.count + 1
         t = count.astype(jnp.float32)
-        lr = jnp.asarray(rate(state.count), jnp.float32)
+        lr = jnp.asarray(rate, jnp.float32)
         # 1 - b^t through expm1: the float32 difference would lose four of its seven digits at t = 1.
         step_size = lr * jnp.sqrt(-jnp.expm1(t * math.log(spec.b2))) / -jnp.expm1(t * math.log(spec.b1))
 
@@ -92,4 +100,4 @@ def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
         updates = jax.tree.map(delta, params, mu, nu, decayed(params))
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)

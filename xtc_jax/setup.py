@@ -1,0 +1,127 @@
+"""Models, task and data of a recipe, loaded and checked once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from tokenizers import Tokenizer
+
+from xtc_jax.bert import BertConfig, complete, with_head
+from xtc_jax.data import (
+    Dataset,
+    Examples,
+    Task,
+    default_buckets,
+    discover_labels,
+    find_task,
+    load_examples,
+    load_tokenizer,
+    tokenize,
+)
+from xtc_jax.errors import UserError
+from xtc_jax.export import load_model
+from xtc_jax.quantize import Params
+from xtc_jax.recipe import Recipe
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that stages start from, with a head for the task.
+
+    Attributes:
+      config, params: float32.
+      source: its local directory, which has the tokenizer.
+    """
+
+    config: BertConfig
+    params: Params
+    source: Path
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What all stages share: models, task and data, loaded and checked once.
+
+    Attributes:
+      checkpoints: by the name the config gives them.
+      task: with the class names found in the data.
+      train, validation: tokenized; batch sizes of the first stage and of evaluation.
+      max_length: tokens a text is cut to.
+      read_train: makes a training set like ``train`` of another file.
+    """
+
+    checkpoints: dict[str, Checkpoint]
+    task: Task
+    train: Dataset
+    validation: Dataset
+    max_length: int
+    read_train: Callable[[str], Dataset]
+
+
+def load_setup(recipe: Recipe, say: Say) -> Setup:
+    """Load models, task and data; ``say`` is told what was found.
+
+    Raises:
+      UserError: anything wrong with one of them.
+    """
+    config = recipe.config
+    data = config["data"]
+    task = find_task(config["task"], tuple(data["text"]), data["label"], tuple(data["labels"]), data["regression"])
+    paths = {split: data[split] or data["path"] for split in ("train", "validation")}
+    if not task.labels:
+        task = replace(task, labels=discover_labels(paths["train"], task))
+    names = dict.fromkeys([config["model"], *(stage.model for stage in recipe.stages if stage.model)])
+    checkpoints = {name: _checkpoint(name, task, config, say) for name in names}
+    tokenizer = _one_vocabulary(checkpoints)
+    pad = checkpoints[config["model"]].config.pad_token_id
+
+    def dataset(path: str, split: str, batch_size: int) -> Dataset:
+        examples = _limit(load_examples(path, task, split), data[f"limit_{split}"] if path == paths[split] else 0)
+        tokens = tokenize(tokenizer, examples.texts, data["max_length"])
+        buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
+        if buckets[-1] < tokens.lengths.max():
+            raise UserError(
+                f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
+            )
+        say(f"{split}: {len(examples.labels):,} examples from {examples.where}")
+        return Dataset(tokens, examples.labels, batch_size, buckets, pad)
+
+    batch_size = recipe.stages[0].batch_size
+    train = dataset(paths["train"], "train", batch_size)
+    validation = dataset(paths["validation"], "validation", data["eval_batch_size"])
+    return Setup(checkpoints, task, train, validation, data["max_length"], lambda path: dataset(path, "train", batch_size))
+
+
+def _checkpoint(name: str, task: Task, config: dict[str, Any], say: Say) -> Checkpoint:
+    shape, params, source = load_model(name)
+    longest = config["data"]["max_length"]
+    if longest > shape.max_position_embeddings:
+        raise UserError(f"config.data.max_length={longest} is more than the {shape.max_position_embeddings} of model {name}")
+    shape = with_head(shape, task.labels, task.regression)
+    params, fresh = complete(shape, params, jax.random.key(config["seed"]))
+    note = f"; new: {', '.join(fresh)}" if fresh else ""
+    say(f"model: {name}, {shape.num_hidden_layers} layers of {shape.hidden_size}{note}")
+    return Checkpoint(shape, params, source)
+
+
+def _one_vocabulary(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
+    """The tokenizer that all checkpoints share: teacher and student must read the same word pieces."""
+    (first, *others), tokenizers = checkpoints, {name: load_tokenizer(found.source) for name, found in checkpoints.items()}
+    for name in others:
+        if tokenizers[name].get_vocab() != tokenizers[first].get_vocab():
+            raise UserError(
+                f"config: models {first} and {name} have different vocabularies; teacher and student must share one"
+            )
+    return tokenizers[first]
+
+
+def _limit(examples: Examples, most: int) -> Examples:
+    """``most`` examples, evenly spaced (files are often sorted by label); 0 is all."""
+    if not most or most >= len(examples.texts):
+        return examples
+    chosen = [i * len(examples.texts) // most for i in range(most)]
+    return Examples([examples.texts[i] for i in chosen], examples.labels[chosen], examples.where)
