@@ -33,6 +33,26 @@ class Examples:
     where: str
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """Raw examples of a test split, whose labels nobody has.
+
+    Attributes:
+      texts: one tuple of one or two strings per example.
+      index: int64 ``(examples,)``, the column ``idx``; rows are counted from 0 where there is none.
+      where: the file or data set they came from, for messages.
+    """
+
+    texts: list[tuple[str, ...]]
+    index: np.ndarray
+    where: str
+
+
+def splits_of(path: str, splits: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of a task's splits ``path`` can serve: a file is the first alone, anything else may have them all."""
+    return splits[:1] if path and Path(path).is_file() else splits
+
+
 def find_split(path: str, task: Task, split: str) -> Path:
     """The file of a split: ``path`` itself, ``path/<split>.*`` or ``path/<task>/<split>.*``.
 
@@ -99,23 +119,57 @@ def load_examples(path: str, task: Task, split: str) -> Examples:
     Args:
       path: a file, a directory (see :func:`find_split`), ``pinned:NAME``, or "" for the hub.
       task: columns and labels.
-      split: ``train`` or ``validation``.
+      split: ``train`` or one of ``task.validation``.
 
     Raises:
       UserError: nothing there, no rows, a missing column or value, a label outside the task's range.
     """
+    table, where = _split_table(path, task, split, (*task.text, task.label))
+    return Examples(_texts(table, task, where), _labels(table, task, where), where)
+
+
+def load_unlabelled(path: str, task: Task, split: str) -> Unlabelled:
+    """Load and check one test split; a label column, if there is one, is not looked at.
+
+    Args:
+      path: as of :func:`load_examples`.
+      task: columns.
+      split: one of ``task.test``.
+
+    Raises:
+      UserError: nothing there, no rows, a missing column or value, an ``idx`` that is no whole number.
+    """
+    table, where = _split_table(path, task, split, task.text)
+    return Unlabelled(_texts(table, task, where), _index(table, where), where)
+
+
+def _split_table(path: str, task: Task, split: str, columns: tuple[str, ...]) -> tuple[pa.Table, str]:
+    """The table of a split, which has rows and these columns, and its name for messages."""
     if path:
         file = find_split(path, task, split)
         table, where = read_table(file, task.text), str(file)
     else:
         table, where = _hub_table(task, split)
-    for column in (*task.text, task.label):
+    for column in columns:
         if column not in table.column_names:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(table.column_names)}")
     if table.num_rows == 0:
         raise UserError(f"{where}: the file holds no examples")
-    columns = [_text_column(table, column, where) for column in task.text]
-    return Examples(list(zip(*columns, strict=True)), _labels(table, task, where), where)
+    return table, where
+
+
+def _texts(table: pa.Table, task: Task, where: str) -> list[tuple[str, ...]]:
+    return list(zip(*(_text_column(table, column, where) for column in task.text), strict=True))
+
+
+def _index(table: pa.Table, where: str) -> np.ndarray:
+    if "idx" not in table.column_names:
+        return np.arange(table.num_rows, dtype=np.int64)
+    values = table.column("idx").to_pylist()
+    for row, value in enumerate(values):
+        if type(value) is not int:
+            raise UserError(f"{where}: row {row + 1}, column 'idx': {value!r} is not a whole number")
+    return np.array(values, np.int64)
 
 
 def _text_column(table: pa.Table, column: str, where: str) -> list[str]:
