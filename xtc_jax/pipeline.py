@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from xtc_jax.bert import read_config
 from xtc_jax.compress import float32_bytes, pack, ready, reduce_layers
-from xtc_jax.data import Task, compute_metrics
+from xtc_jax.data import Task, compute_all, far_below_chance
+from xtc_jax.errors import UserError
 from xtc_jax.export import WEIGHTS, PackedModel, load_flax, load_packed, save_flax, save_packed
 from xtc_jax.plan import PACKED, Say, Setup, StagePlan, load_setup, make_plans, teacher_map
 from xtc_jax.recipe import Recipe, digest
@@ -93,7 +95,7 @@ def _train_stage(plan: StagePlan, plans: list[StagePlan], setup: Setup, say: Say
         objective=objective,
         optimizer=OptimizerSpec(stage.learning_rate, steps, warmup, stage.weight_decay, stage.clip),
         train_set=train_set,
-        eval_set=setup.validation,
+        eval_sets=setup.validation,
         task=setup.task,
         directory=plan.directory,
         seed=plan.fingerprint["seed"],
@@ -103,6 +105,8 @@ def _train_stage(plan: StagePlan, plans: list[StagePlan], setup: Setup, say: Say
         f"{stage.name}: {plan.config.num_hidden_layers} layers, {stage.weight_bits} bits, {steps:,} steps of {stage.batch_size}"
     )
     done = train(work, reduce_layers(origin, plan.layers), teacher)
+    if any(other.stage.teacher == stage.name for other in plans):
+        _refuse_bad_teacher(plan, setup, done.metrics)
     save_flax(plan.directory / "model", plan.config, done.params, setup.source)
     result = {
         "metrics": done.metrics,
@@ -119,6 +123,17 @@ def _train_stage(plan: StagePlan, plans: list[StagePlan], setup: Setup, say: Say
     return result
 
 
+def _refuse_bad_teacher(plan: StagePlan, setup: Setup, metrics: dict[str, float]) -> None:
+    """A teacher far below chance has its labels in another order; a student would learn that order from it."""
+    reason = far_below_chance(setup.task, metrics)
+    if reason:
+        raise UserError(
+            f"config.{plan.stage.name}: this teacher has {reason}; most likely its head has the labels in another order than "
+            f"the task ({', '.join(setup.task.labels)}): correct id2label in {setup.source / 'config.json'}, which has "
+            f"({', '.join(read_config(setup.source / 'config.json').labels)}), and use another --workdir"
+        )
+
+
 def _export(plans: list[StagePlan], setup: Setup, workdir: Path, say: Say) -> Result:
     """Pack the last stage, then measure the file against the fake-quantized student it came from."""
     begun, plan, rules = time.monotonic(), plans[-1], plans[-1].stage.rules
@@ -126,15 +141,17 @@ def _export(plans: list[StagePlan], setup: Setup, workdir: Path, say: Say) -> Re
     latent = load_flax(plan.directory / "model")[1]
     packed = PackedModel(plan.config, pack(latent, rules), setup.task, setup.max_length)
     save_packed(workdir / PACKED, packed, setup.source)
-    mesh = make_mesh(setup.validation.batch_size)
-    fake = predict_logits(make_eval_step(plan.config, rules, mesh), put_replicated(latent, mesh), setup.validation, mesh)
+    mesh, sets = make_mesh(setup.eval_batch_size), setup.validation
+    step, replicated = make_eval_step(plan.config, rules, mesh), put_replicated(latent, mesh)
+    fake = np.concatenate([predict_logits(step, replicated, dataset, mesh) for dataset in sets.values()])
     stored = put_replicated(ready(load_packed(workdir / PACKED).params), mesh)
-    start = time.monotonic()
-    logits = predict_logits(make_eval_step(plan.config, None, mesh), stored, setup.validation, mesh)
-    speed = len(setup.validation) / (time.monotonic() - start)
+    start, step = time.monotonic(), make_eval_step(plan.config, None, mesh)
+    by_split = {split: predict_logits(step, stored, dataset, mesh) for split, dataset in sets.items()}
+    logits = np.concatenate(list(by_split.values()))
+    speed = len(logits) / (time.monotonic() - start)
     size = (workdir / PACKED / WEIGHTS).stat().st_size
     fp32 = float32_bytes(load_flax(plans[0].directory / "model")[1])
-    metrics = compute_metrics(setup.task, logits, setup.validation.labels)
+    metrics = compute_all(setup.task, by_split, {split: dataset.labels for split, dataset in sets.items()})
     result = {
         "path": str(workdir / PACKED),
         "bytes": size,

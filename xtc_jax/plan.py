@@ -1,14 +1,15 @@
 """What a recipe means for this model, this data and this work directory, checked before anything trains."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
+from tokenizers import Tokenizer
 
-from xtc_jax.bert import BertConfig, complete, init, with_head
+from xtc_jax.bert import BertConfig, complete, fit_head, init, with_head
 from xtc_jax.compress import LayerMap, layer_map
 from xtc_jax.data import (
     Dataset,
@@ -19,6 +20,7 @@ from xtc_jax.data import (
     find_task,
     load_examples,
     load_tokenizer,
+    splits_of,
     tokenize,
 )
 from xtc_jax.errors import UserError
@@ -39,7 +41,8 @@ class Setup:
       config, params: the checkpoint, with a head for the task, float32.
       source: its local directory, which has the tokenizer.
       task: with the class names found in the data.
-      train, validation: tokenized; batch sizes of the first stage and of evaluation.
+      train: tokenized, with the batch size of the first stage.
+      validation: the task's validation splits by name, the selecting one first, with the batch size of evaluation.
       max_length: tokens a text is cut to.
     """
 
@@ -48,8 +51,13 @@ class Setup:
     source: Path
     task: Task
     train: Dataset
-    validation: Dataset
+    validation: Mapping[str, Dataset]
     max_length: int
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Rows of a batch of evaluation."""
+        return next(iter(self.validation.values())).batch_size
 
 
 @dataclass(frozen=True)
@@ -86,23 +94,34 @@ def load_setup(recipe: Recipe, say: Say) -> Setup:
     shape, params, source = load_model(config["model"])
     if data["max_length"] > shape.max_position_embeddings:
         raise UserError(f"config.data.max_length={data['max_length']} is more than the model's {shape.max_position_embeddings}")
+    trained = all(stage.trains for stage in recipe.stages if not stage.init)
+    params, head = fit_head(shape, params, task.labels, trained, str(source / "config.json"))
     shape = with_head(shape, task.labels, task.regression)
     params, fresh = complete(shape, params, jax.random.key(config["seed"]))
     tokenizer = load_tokenizer(source)
-    datasets = {}
-    for split, batch_size in (("train", recipe.stages[0].batch_size), ("validation", data["eval_batch_size"])):
-        examples = _limit(load_examples(paths[split], task, split), data[f"limit_{split}"])
-        tokens = tokenize(tokenizer, examples.texts, data["max_length"])
-        buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
-        if buckets[-1] < tokens.lengths.max():
-            raise UserError(
-                f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
-            )
-        datasets[split] = Dataset(tokens, examples.labels, batch_size, buckets, shape.pad_token_id)
+
+    def read(split: str, role: str, batch_size: int) -> Dataset:
+        examples = _limit(load_examples(paths[role], task, split), data[f"limit_{role}"])
         say(f"{split}: {len(examples.labels):,} examples from {examples.where}")
-    note = f"; new: {', '.join(fresh)}" if fresh else ""
+        return _dataset(examples, tokenizer, data, batch_size, shape.pad_token_id)
+
+    train = read("train", "train", recipe.stages[0].batch_size)
+    splits = splits_of(paths["validation"], task.validation)
+    validation = {split: read(split, "validation", data["eval_batch_size"]) for split in splits}
+    note = "".join(f"; {text}" for text in (head, f"new: {', '.join(fresh)}" if fresh else "") if text)
     say(f"model: {config['model']}, {shape.num_hidden_layers} layers of {shape.hidden_size}{note}")
-    return Setup(shape, params, source, task, datasets["train"], datasets["validation"], data["max_length"])
+    return Setup(shape, params, source, task, train, validation, data["max_length"])
+
+
+def _dataset(examples: Examples, tokenizer: Tokenizer, data: Mapping[str, Any], batch_size: int, pad_id: int) -> Dataset:
+    """Examples tokenized; ``data`` is ``config.data``."""
+    tokens = tokenize(tokenizer, examples.texts, data["max_length"])
+    buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
+    if buckets[-1] < tokens.lengths.max():
+        raise UserError(
+            f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
+        )
+    return Dataset(tokens, examples.labels, batch_size, buckets, pad_id)
 
 
 def _limit(examples: Examples, most: int) -> Examples:
@@ -144,7 +163,7 @@ def make_plans(recipe: Recipe, setup: Setup, workdir: Path) -> list[StagePlan]:
         except UserError as error:
             raise UserError(f"config.{plan.stage.name}.{error}") from None
     try:
-        make_mesh(setup.validation.batch_size)
+        make_mesh(setup.eval_batch_size)
     except UserError as error:
         raise UserError(f"config.data.eval_{error}") from None
     _refuse_other_packed(workdir / PACKED, ordered[-1])

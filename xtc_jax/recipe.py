@@ -47,7 +47,7 @@ def stage_config(**values: Any) -> ConfigDict:
     config.loss.logit_norm = "deepspeed"
     config.loss.attention_norm = "valid"
     config.loss.hidden_norm = "valid"
-    config.epochs = 18.0
+    config.epochs = 18.0  # 0, with steps=0, takes the model as it is: it is measured, not trained
     config.steps = 0  # if not 0, instead of `epochs`
     config.warmup_epochs = 1.0
     config.warmup_steps = -1  # if not -1, instead of `warmup_epochs`
@@ -158,8 +158,15 @@ class Stage:
     eval_every: int
     raw: dict[str, Any]
 
+    @property
+    def trains(self) -> bool:
+        """False for a stage of 0 epochs and 0 steps, which takes the model as it is."""
+        return self.steps > 0 or self.epochs > 0
+
     def counts(self, batches_per_epoch: int) -> tuple[int, int]:
-        """``(steps, warm-up steps)`` on a data set of so many batches."""
+        """``(steps, warm-up steps)`` on a data set of so many batches; ``(0, 0)`` if the stage only measures."""
+        if not self.trains:
+            return 0, 0
         steps = self.steps or max(round(self.epochs * batches_per_epoch), 1)
         warmup = self.warmup_steps if self.warmup_steps >= 0 else int(self.warmup_epochs * batches_per_epoch)
         return steps, min(warmup, steps - 1)
@@ -231,8 +238,8 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: set[str]
     for key, least in _LEAST.items():
         if config[key] < least:
             raise UserError(f"config.{name}.{key}={config[key]} must be at least {least}")
-    if config.learning_rate <= 0 or config.epochs <= 0 or config.dropout >= 1:
-        raise UserError(f"config.{name}: learning_rate and epochs must be above 0, dropout below 1")
+    if config.learning_rate <= 0 or config.epochs < 0 or config.dropout >= 1:
+        raise UserError(f"config.{name}: learning_rate must be above 0, epochs at least 0, dropout below 1")
     for key, known in _NORMS.items():
         if config.loss[key] not in known:
             raise UserError(f"config.{name}.loss.{key}={config.loss[key]!r}; use one of {', '.join(known)}")
