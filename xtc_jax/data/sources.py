@@ -113,44 +113,24 @@ def _hub_table(task: Task, split: str) -> tuple[pa.Table, str]:
     return table, f"hub:glue/{task.name}/{split}"
 
 
-def load_examples(path: str, task: Task, split: str) -> Examples:
-    """Load and check one split.
+def load_table(path: str, task: Task, split: str, labelled: bool = True) -> tuple[pa.Table, str]:
+    """One split as it lies in its file, with the columns of the task among its own; and where it came from.
 
     Args:
       path: a file, a directory (see :func:`find_split`), ``pinned:NAME``, or "" for the hub.
       task: columns and labels.
-      split: ``train`` or one of ``task.validation``.
+      split: ``train``, or one of ``task.validation`` or ``task.test``.
+      labelled: whether the label's column must be there.
 
     Raises:
-      UserError: nothing there, no rows, a missing column or value, a label outside the task's range.
+      UserError: nothing there, no rows, or a missing column.
     """
-    table, where = _split_table(path, task, split, (*task.text, task.label))
-    return Examples(_texts(table, task, where), _labels(table, task, where), where)
-
-
-def load_unlabelled(path: str, task: Task, split: str) -> Unlabelled:
-    """Load and check one test split; a label column, if there is one, is not looked at.
-
-    Args:
-      path: as of :func:`load_examples`.
-      task: columns.
-      split: one of ``task.test``.
-
-    Raises:
-      UserError: nothing there, no rows, a missing column or value, an ``idx`` that is no whole number.
-    """
-    table, where = _split_table(path, task, split, task.text)
-    return Unlabelled(_texts(table, task, where), _index(table, where), where)
-
-
-def _split_table(path: str, task: Task, split: str, columns: tuple[str, ...]) -> tuple[pa.Table, str]:
-    """The table of a split, which has rows and these columns, and its name for messages."""
     if path:
         file = find_split(path, task, split)
         table, where = read_table(file, task.text), str(file)
     else:
         table, where = _hub_table(task, split)
-    for column in columns:
+    for column in (*task.text, task.label) if labelled else task.text:
         if column not in table.column_names:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(table.column_names)}")
     if table.num_rows == 0:
@@ -158,8 +138,31 @@ def _split_table(path: str, task: Task, split: str, columns: tuple[str, ...]) ->
     return table, where
 
 
-def _texts(table: pa.Table, task: Task, where: str) -> list[tuple[str, ...]]:
-    return list(zip(*(_text_column(table, column, where) for column in task.text), strict=True))
+def table_examples(table: pa.Table, task: Task, where: str) -> Examples:
+    """Check and convert the columns of :func:`load_table`.
+
+    Raises:
+      UserError: a missing value, or a label outside the task's range.
+    """
+    columns = [_text_column(table, column, where) for column in task.text]
+    return Examples(list(zip(*columns, strict=True)), _labels(table, task, where), where)
+
+
+def load_examples(path: str, task: Task, split: str) -> Examples:
+    """Load and check one split; arguments and errors are those of :func:`load_table` and :func:`table_examples`."""
+    table, where = load_table(path, task, split)
+    return table_examples(table, task, where)
+
+
+def load_unlabelled(path: str, task: Task, split: str) -> Unlabelled:
+    """Load and check one test split, as :func:`load_table` does; a label column, if there is one, is not looked at.
+
+    Raises:
+      UserError: also a missing text, or an ``idx`` that is no whole number.
+    """
+    table, where = load_table(path, task, split, labelled=False)
+    columns = [_text_column(table, column, where) for column in task.text]
+    return Unlabelled(list(zip(*columns, strict=True)), _index(table, where), where)
 
 
 def _index(table: pa.Table, where: str) -> np.ndarray:
