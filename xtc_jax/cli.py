@@ -79,7 +79,10 @@ def _parser() -> _Parser:
     evaluate.add_argument("--model", required=True, type=Path, help="packed model directory")
     evaluate.add_argument("--task", help="must be the model's own (default: it)")
     evaluate.add_argument("--data", required=True, help="file, directory with TASK/SPLIT.parquet, or pinned:NAME")
-    evaluate.add_argument("--split", default="validation", help="default: validation")
+    evaluate.add_argument(
+        "--split", default="", help="default: the task's validation splits (with --submission: its test splits)"
+    )
+    evaluate.add_argument("--submission", type=Path, help="write the GLUE site's files of the test splits into this directory")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
     inspect = add("inspect", _inspect, "list every tensor of a packed model with its bits and bytes")
@@ -135,11 +138,24 @@ def _evaluate(arguments: argparse.Namespace, _: list[str]) -> None:
     task = predictor.model.task
     if arguments.task and arguments.task != task.name:
         raise UserError(f"{arguments.model} was trained for task {task.name!r}, not {arguments.task!r}")
+    if arguments.submission:
+        _submit(predictor, arguments)
+        return
     metrics, examples = evaluate_packed(predictor, arguments.data, arguments.split)
     if arguments.json:
         print(json.dumps({"examples": examples, "metrics": metrics}))
     else:
         print(f"{task.name}: {examples} examples, " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _submit(predictor: Any, arguments: argparse.Namespace) -> None:
+    from xtc_jax.submission import write_submission
+
+    written = write_submission(predictor, arguments.data, arguments.submission, arguments.split)
+    if arguments.json:
+        print(json.dumps({"files": {str(file): count for file, count in written}}))
+    else:
+        print("\n".join(f"{file}: {count} predictions" for file, count in written))
 
 
 def _inspect(arguments: argparse.Namespace, _: list[str]) -> None:

@@ -56,7 +56,7 @@ def stage_config(**values: Any) -> ConfigDict:
     config.loss.attention_norm = "valid"
     config.loss.hidden_norm = "valid"
     config.augmented = False  # train on the augmented data, see config.augment
-    config.epochs = 18.0
+    config.epochs = 18.0  # 0, with steps=0, takes the model as it is: it is measured, not trained
     config.steps = 0  # if not 0, instead of `epochs`
     config.warmup_epochs = 1.0
     config.warmup_steps = -1  # if not -1, instead of `warmup_epochs`
