@@ -13,7 +13,7 @@ import pyarrow.parquet
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from xtc_jax import pipeline
+from xtc_jax import pipeline, summary
 from xtc_jax.bert import BertConfig, init, save_huggingface
 from xtc_jax.config import base_config, stage_config
 from xtc_jax.data import Dataset, Task, tokenize
@@ -181,6 +181,6 @@ def finished_run(make_directory) -> Path:
         write_config_file(root / "config.py", model, data)
         recipe = make_recipe(recipe_config(model, data))
         results = pipeline.run(recipe, root / "work", lambda line: None)
-        pipeline.write_report(results, recipe, root / "work")
+        summary.write_report(results, recipe, root / "work")
         _finished.append(root)
     return _finished[0]

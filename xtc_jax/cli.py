@@ -63,6 +63,11 @@ def _parser() -> _Parser:
     compress.add_argument("--workdir", required=True, type=Path, help="directory of the run; the same command resumes it")
     compress.epilog = "Any key of the config is set by --config.KEY=VALUE, for example --config.quantize.steps=500."
 
+    report = add("report", _report, "one table of several runs, such as those of configs/study/")
+    report.add_argument("workdir", nargs="+", type=Path, help="work directories of finished runs")
+    report.add_argument("--json", action="store_true", help="print JSON")
+    report.add_argument("--markdown", action="store_true", help="print Markdown")
+
     convert = add("convert", _convert, "convert a BERT checkpoint; every tensor keeps its bits")
     convert.add_argument("source", help="Hugging Face directory, hub id, pinned:NAME, or the model/ directory of a stage")
     convert.add_argument("target", type=Path, help="new directory")
@@ -94,18 +99,34 @@ def _parser() -> _Parser:
 def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from rich.console import Console
 
-    from xtc_jax import pipeline, plan, recipe, report
+    from xtc_jax import pipeline, plan, recipe, report, summary
     from xtc_jax.config_file import read_config_file
 
     frozen = recipe.make_recipe(read_config_file(arguments.config, overrides))
     say = Console(stderr=True, highlight=False).print
     results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False))
-    pipeline.write_report(results, frozen, arguments.workdir)
-    Console().print(report.terminal_table(pipeline.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
+    summary.write_report(results, frozen, arguments.workdir)
+    Console().print(report.terminal_table(summary.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
     if plan.PACKED in results:
         packed = results[plan.PACKED]
         print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
     print(f"report: {arguments.workdir / 'report.md'}")
+
+
+def _report(arguments: argparse.Namespace, _: list[str]) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from xtc_jax import report, summary
+
+    rows = summary.joint_rows(arguments.workdir)
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows]))
+    elif arguments.markdown:
+        print(report.markdown_table(rows), end="")
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(report.terminal_table(rows, "all runs"))
 
 
 def _convert(arguments: argparse.Namespace, _: list[str]) -> None:

@@ -22,7 +22,6 @@ from xtc_jax.export import WEIGHTS, PackedModel, load_flax, load_packed, save_fl
 from xtc_jax.plan import PACKED, StagePlan, make_plans, packed_directory, packed_plans, teacher_map
 from xtc_jax.quantize import Params, split
 from xtc_jax.recipe import Recipe, digest
-from xtc_jax.report import Row, draw, markdown_table
 from xtc_jax.setup import Say, Setup, load_setup
 from xtc_jax.train import (
     Compiled,
@@ -227,44 +226,3 @@ def _agreement(a: np.ndarray, b: np.ndarray, task: Task) -> float:
 
 def _metrics_text(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-
-
-def result_rows(results: Result) -> list[Row]:
-    """The lines of the final table; the first stage is the teacher."""
-    first = next(iter(results.values()))
-    metric = next(iter(first["metrics"]))
-    return [
-        Row(
-            name,
-            result["layers"],
-            result["weight_bits"],
-            metric,
-            result["metrics"][metric],
-            first["metrics"][metric],
-            result["bytes"],
-            first["bytes"],
-        )
-        for name, result in results.items()
-    ]
-
-
-def write_report(results: Result, recipe: Recipe, workdir: Path) -> None:
-    """Write ``report.md`` and its picture ``report.png``."""
-    title = f"{recipe.config['task']}: {recipe.config['model']}"
-    rows = result_rows(results)
-    # The fake-quantized student is stored in float32 and has the packed model's metric: no bar of its own.
-    drawn = [row for row in rows if row.bits == 32 or row.stage.endswith(PACKED) or PACKED not in results]
-    draw(drawn, workdir / "report.png", title)
-    lines = [f"# {title}", "", markdown_table(rows), "![weights and metric of every stage](report.png)", ""]
-    if PACKED in results:
-        packed = results[PACKED]
-        lines += [
-            f"Packed model: `{packed['path']}`, {packed['bytes']:,} bytes of weights, {packed['ratio']:.2f} times fewer than "
-            f"the teacher's {packed['fp32_bytes']:,} at four bytes each (tokenizer and config on neither side).",
-            "",
-            f"Against the fake-quantized student: predictions agree on {100 * packed['prediction_agreement']:.2f} % of the "
-            f"validation examples, logits differ by at most {packed['max_logit_difference']:.2e}.",
-            "",
-        ]
-    lines += ["```json", json.dumps(recipe.config, indent=1), "```", ""]
-    (workdir / "report.md").write_text("\n".join(lines))
