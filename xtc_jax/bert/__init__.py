@@ -11,9 +11,11 @@ from xtc_jax.bert.huggingface import (
     resolve_model,
     save_huggingface,
 )
+from xtc_jax.bert.masked_lm import MASKED_LM, masked_lm_logits, masked_lm_shapes
 from xtc_jax.bert.model import BertOutput, apply, init
 
 __all__ = [
+    "MASKED_LM",
     "BertConfig",
     "BertOutput",
     "apply",
@@ -24,6 +26,8 @@ __all__ = [
     "copy_tokenizer",
     "init",
     "load_huggingface",
+    "masked_lm_logits",
+    "masked_lm_shapes",
     "nest",
     "read_config",
     "read_safetensors",
