@@ -93,8 +93,8 @@ def _hub_table(task: Task, split: str) -> tuple[pa.Table, str]:
     return table, f"hub:glue/{task.name}/{split}"
 
 
-def load_examples(path: str, task: Task, split: str) -> Examples:
-    """Load and check one split.
+def load_table(path: str, task: Task, split: str) -> tuple[pa.Table, str]:
+    """One split as it lies in its file, with the columns of the task among its own; and where it came from.
 
     Args:
       path: a file, a directory (see :func:`find_split`), ``pinned:NAME``, or "" for the hub.
@@ -102,7 +102,7 @@ def load_examples(path: str, task: Task, split: str) -> Examples:
       split: ``train`` or ``validation``.
 
     Raises:
-      UserError: nothing there, no rows, a missing column or value, a label outside the task's range.
+      UserError: nothing there, no rows, or a missing column.
     """
     if path:
         file = find_split(path, task, split)
@@ -114,8 +114,23 @@ def load_examples(path: str, task: Task, split: str) -> Examples:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(table.column_names)}")
     if table.num_rows == 0:
         raise UserError(f"{where}: the file holds no examples")
+    return table, where
+
+
+def table_examples(table: pa.Table, task: Task, where: str) -> Examples:
+    """Check and convert the columns of :func:`load_table`.
+
+    Raises:
+      UserError: a missing value, or a label outside the task's range.
+    """
     columns = [_text_column(table, column, where) for column in task.text]
     return Examples(list(zip(*columns, strict=True)), _labels(table, task, where), where)
+
+
+def load_examples(path: str, task: Task, split: str) -> Examples:
+    """Load and check one split; arguments and errors are those of :func:`load_table` and :func:`table_examples`."""
+    table, where = load_table(path, task, split)
+    return table_examples(table, task, where)
 
 
 def _text_column(table: pa.Table, column: str, where: str) -> list[str]:
