@@ -20,8 +20,8 @@ from xtc_jax.errors import UserError
 from xtc_jax.quantize import Params
 
 _BATCH = 64
-_SPARE = 4
-"""Neighbours asked for beyond those wanted: the word itself, in up to so many ways to write it, is left out."""
+_SPARE = 8
+"""Neighbours asked for beyond those wanted: the word itself, however it is written, and its own pieces are left out."""
 Pieces = tuple[int, ...]
 
 
@@ -121,6 +121,12 @@ def make_query(
     return _Query(np.array(masked + original, np.int32)[:max_length], np.array(types, np.int32)[:max_length], position)
 
 
+def _buckets(max_length: int) -> tuple[int, ...]:
+    """16, 24, 32, 48, 64, … up to ``max_length``: twice as many shapes to compile, half as much padding."""
+    doubling = default_buckets(max_length)
+    return tuple(sorted({*doubling, *(3 * length // 2 for length in doubling if 3 * length // 2 < max_length)}))
+
+
 def _guesser(
     config: BertConfig, params: Params, most: int, max_length: int
 ) -> Callable[[Sequence[_Query | None]], list[Sequence[int]]]:
@@ -137,7 +143,7 @@ def _guesser(
         real = [query for query in queries if query]
         tokens = Tokens([query.ids for query in real], [query.types for query in real])
         positions = np.array([query.position for query in real], np.int32)
-        dataset = Dataset(tokens, positions, _BATCH, default_buckets(max_length), config.pad_token_id)
+        dataset = Dataset(tokens, positions, _BATCH, _buckets(max_length), config.pad_token_id)
         for batch in eval_batches(dataset) if real else ():  # the labels of this data set are its positions
             names = ("input_ids", "token_type_ids", "attention_mask", "labels")
             top = np.asarray(best(used, *(batch[name] for name in names)))
@@ -154,7 +160,7 @@ def nearest_words(
     """``nearest(words)``: for each word, given with its pieces, the whole words whose embeddings have the highest cosine.
 
     Whole words are the alphabetic entries of the vocabulary. A word of several pieces is represented by the mean of
-    their rows; the word itself is left out; one with an unknown piece has no neighbours.
+    their rows. The word itself and its own pieces are left out; a word with an unknown piece has no neighbours.
 
     Args:
       params: of the model; the table is ``embeddings/word_embeddings/weight``.
@@ -179,7 +185,7 @@ def nearest_words(
             for row, (_, pieces) in enumerate(chunk):
                 vectors[row] = table[list(pieces)].mean(axis=0)
             for (word, pieces), top in zip(chunk, np.asarray(best(unit, vectors)), strict=False):
-                itself = {word.casefold(), "".join(names[i].removeprefix("##") for i in pieces).casefold()}
+                itself = {word.casefold(), *(names[i].casefold() for i in pieces)}
                 others = [names[whole[i]] for i in top if names[whole[i]].casefold() not in itself]
                 found[word] = tuple(others[:most])
         return found
