@@ -44,8 +44,8 @@ from xtc_jax.export import load_model
 from xtc_jax.quantize import Params, named_leaves
 from xtc_jax.train import progress
 
-CHUNK = 64
-"""Rows that one part is made of, whoever makes it."""
+CHUNK = 16
+"""Rows that one part is made of, whoever makes it: few, so that a kill costs little and progress is seen."""
 ORIGIN, VARIANT = "origin", "variant"
 
 
@@ -220,7 +220,7 @@ def _progress(work: _Work, done: int) -> Iterator[Callable[[int], None]]:
 
 
 def _make_parts(work: _Work, directory: Path, numbers: Iterable[int], show: Callable[[int], None]) -> None:
-    """Make those of the parts ``numbers`` that are not there yet."""
+    """Make those of the parts ``numbers`` that are not there yet; ``show`` hears of each that is."""
     spec = work.spec
     length = spec.max_length or work.config.max_position_embeddings
     candidates = make_candidates(work.config, work.params, work.tokenizer, spec.candidates, length)
@@ -230,7 +230,7 @@ def _make_parts(work: _Work, directory: Path, numbers: Iterable[int], show: Call
             rows = slice(number * CHUNK, (number + 1) * CHUNK)
             made = augment_rows(work.texts[rows], work.origins[rows], candidates, rounds, spec.probability, spec.seed)
             write_part(directory, number, _table(work, rows, made))
-        show(finished_parts(directory))
+        show(number + 1)
 
 
 def _table(work: _Work, rows: slice, made: list[list[tuple[str, ...]]]) -> pa.Table:

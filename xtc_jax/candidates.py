@@ -19,7 +19,7 @@ from xtc_jax.data import Candidates, Choices, Dataset, Sentence, Tokens, default
 from xtc_jax.errors import UserError
 from xtc_jax.quantize import Params
 
-_BATCH = 64
+_BATCH = 32
 _SPARE = 8
 """Neighbours asked for beyond those wanted: the word itself, however it is written, and its own pieces are left out."""
 Pieces = tuple[int, ...]

@@ -24,7 +24,7 @@ from xtc_jax.errors import UserError
 Job = dict[str, Any]
 """All that determines a table, as flat JSON."""
 _KEY = b"xtc_jax.job"
-_GROUP = 64
+_GROUP = 256
 """Parts in a row group of the table: thousands of tiny groups would be slow to read."""
 
 
