@@ -142,7 +142,7 @@ def augment(spec: AugmentSpec, out: Path, say: Callable[[str], None]) -> Augment
                 count = min(spec.processes, work.parts)
                 run_processes(_share, (spec, directory), count, lambda: show(finished_parts(directory)))
         assemble(out, job, work.parts)
-    remove_parts(out)
+    remove_parts(out, job)
     return AugmentResult(out, len(work.texts), pa.parquet.read_metadata(out).num_rows)
 
 

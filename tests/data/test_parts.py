@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from xtc_jax.data import assemble, finished_parts, is_finished, open_parts, part_file, run_processes, write_part
+from xtc_jax.data import assemble, finished_parts, is_finished, open_parts, part_file, remove_parts, run_processes, write_part
 from xtc_jax.data.parts import parts_directory
 from xtc_jax.errors import UserError
 
@@ -103,6 +103,19 @@ def test_a_directory_of_something_else_is_refused(tmp_path, record):
         (directory / "job.json").write_text(record)
     with pytest.raises(UserError, match=r"out\.parquet\.parts: exists already and is not of this command"):
         open_parts(tmp_path / "out.parquet", JOB)
+
+
+def test_left_over_parts_of_a_finished_table_are_removed_but_nothing_else(tmp_path):
+    """A run that was killed while it tidied up; and a directory that is somebody else's."""
+    out = tmp_path / "out.parquet"
+    remove_parts(out, JOB)
+    directory = make(out, [0, 1])
+    (directory / "0000001.9.tmp").touch()
+    remove_parts(out, {**JOB, "seed": 2})
+    assert len(list(directory.iterdir())) == 4
+    (directory / "mine.txt").touch()
+    remove_parts(out, JOB)
+    assert [path.name for path in directory.iterdir()] == ["mine.txt"]
 
 
 def test_the_job_is_recorded_for_people_too(tmp_path):

@@ -5,11 +5,11 @@ at once under its final name; it depends on the parts alone, so an interruption 
 made of something else is refused by name, and nothing is ever overwritten.
 """
 
+import contextlib
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -59,11 +59,7 @@ def open_parts(out: Path, job: Job) -> Path:
     directory = parts_directory(out)
     record = directory / "job.json"
     if directory.exists() and (record.exists() or any(directory.iterdir())):
-        try:
-            then = json.loads(record.read_text())
-        except (OSError, ValueError):
-            then = None
-        _refuse_another(directory, then, job)
+        _refuse_another(directory, _read(record), job)
         return directory
     directory.mkdir(parents=True, exist_ok=True)
     scratch = out.with_name(out.name + ".job.tmp")
@@ -111,13 +107,28 @@ def assemble(out: Path, job: Job, count: int) -> int:
             writer.write_table(table.replace_schema_metadata(schema.metadata), row_group_size=max(table.num_rows, 1))
             rows += table.num_rows
     os.replace(scratch, out)
-    remove_parts(out)
+    remove_parts(out, job)
     return rows
 
 
-def remove_parts(out: Path) -> None:
-    """Remove what is left of the parts of a finished table."""
-    shutil.rmtree(parts_directory(out), ignore_errors=True)
+def remove_parts(out: Path, job: Job) -> None:
+    """Remove the parts of a finished table, if they are there and of this job; the record goes last, should we be killed."""
+    directory = parts_directory(out)
+    record = directory / "job.json"
+    if _read(record) != job:
+        return
+    for scrap in (*directory.glob("*.parquet"), *directory.glob("*.tmp")):
+        scrap.unlink(missing_ok=True)
+    record.unlink()
+    with contextlib.suppress(OSError):  # whatever else lies there is not ours
+        directory.rmdir()
+
+
+def _read(record: Path) -> Any:
+    try:
+        return json.loads(record.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def run_processes(work: Callable[..., None], arguments: tuple[Any, ...], count: int, poll: Callable[[], None]) -> None:
