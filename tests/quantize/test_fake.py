@@ -28,7 +28,9 @@ A8, STATIC = ActivationSpec(8), ActivationSpec(8, "static")
 LINEAR = ("linear/weight", WeightSpec(1, activation=A8))
 HALF = QuantRules((LINEAR, ("table/weight", WeightSpec(2, "row"))), rest="float16")
 FULL = QuantRules(HALF.rules)
-EVERY = [WeightSpec(bits, granularity, name) for name, widths in QUANTIZERS.items() for bits in widths for granularity in ("row", 4)]
+EVERY = [
+    WeightSpec(bits, granularity, name) for name, widths in QUANTIZERS.items() for bits in widths for granularity in ("row", 4)
+]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ def test_a_granularity_divides_a_weight_into_so_many_groups(granularity, count):
     assert group_count((30522, 768), granularity) == count
 
 
-@pytest.mark.parametrize("granularity", [0, -4, 7, 64])
+@pytest.mark.parametrize("granularity", [0, -4, 7, 64, "column"])
 def test_a_group_size_that_does_not_divide_the_weight_is_refused(granularity):
     with pytest.raises(ValueError, match=rf"groups of {granularity} do not divide a weight of shape \(4, 12\)"):
         group_count((4, 12), granularity)

@@ -102,7 +102,9 @@ def test_gradients_are_those_of_the_product_of_the_quantized_values_with_the_qua
     np.testing.assert_allclose(dw, np.einsum("abn,abk->nk", g, quantized) * inside, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("spec", [WeightSpec(1, activation=STATIC), WeightSpec(1, 64, activation=STATIC)], ids=["whole", "groups"])
+@pytest.mark.parametrize(
+    "spec", [WeightSpec(1, activation=STATIC), WeightSpec(1, 64, activation=STATIC)], ids=["whole", "groups"]
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_the_range_moves_before_it_is_used_and_comes_back_as_its_gradient(rng, spec, training):
     x, held, w, _ = case(rng, spec)

@@ -160,7 +160,7 @@ def parse_spec(text: str, where: str) -> WeightSpec:
         elif activation is not None:
             kind = (activation["range"] or "token", activation["asymmetric"] is None, int(activation["start"] or 0))
             width = int(activation["bits"])
-            spec = replace(spec, activation=None if width == FLOAT else ActivationSpec(width, *kind))  # type: ignore[arg-type]
+            spec = replace(spec, activation=None if width == FLOAT else ActivationSpec(width, *kind))
         else:
             known = f"tensor, row, SIZE, stochastic, aBITS[:RANGE][:asymmetric][@STEP], {', '.join(QUANTIZERS)}"
             raise UserError(f"{where}: unknown option {option!r}; use {known}")
