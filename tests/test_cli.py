@@ -122,6 +122,40 @@ def test_evaluate_refuses_another_task_than_the_models(done, model, refused):
     assert "'custom', not 'sst2'" in refused("evaluate", model, f"--data={done / 'data'}", "--task=sst2")
 
 
+@pytest.fixture
+def sst2(done, tmp_path):
+    """The packed model under the name of a GLUE task, and a directory with its test split."""
+    packed = Path(shutil.copytree(done / "work" / "packed", tmp_path / "sst2_model"))
+    raw = json.loads((packed / "config.json").read_text())
+    raw["task"]["name"] = "sst2"
+    (packed / "config.json").write_text(json.dumps(raw))
+    toy.write_table(tmp_path / "test.csv", {"idx": [4, 2], "sentence": ["a bright lamp", "a dull lamp"], "label": [-1, -1]})
+    return f"--model={packed}", f"--data={tmp_path}"
+
+
+def test_evaluate_writes_the_files_of_the_glue_site(sst2, tmp_path, xtc):
+    file, answers = tmp_path / "out" / "SST-2.tsv", xtc("predict", sst2[0], "a bright lamp", "a dull lamp").splitlines()
+    assert xtc("evaluate", *sst2, f"--submission={file.parent}") == f"{file}: 2 predictions\n"
+    ids = [["negative", "positive"].index(line.split("\t")[0]) for line in answers]
+    assert file.read_text() == f"index\tprediction\n4\t{ids[0]}\n2\t{ids[1]}\n"
+    again = tmp_path / "again"
+    assert json.loads(xtc("evaluate", *sst2, f"--submission={again}", "--json")) == {"files": {str(again / "SST-2.tsv"): 2}}
+
+
+def test_evaluate_never_writes_over_a_submission(sst2, tmp_path, refused):
+    (tmp_path / "SST-2.tsv").write_text("mine")
+    message = refused("evaluate", *sst2, f"--submission={tmp_path}")
+    assert message == f"{tmp_path / 'SST-2.tsv'}: exists already; choose another directory for --submission"
+    assert (tmp_path / "SST-2.tsv").read_text() == "mine"
+
+
+def test_evaluate_has_no_submission_for_a_task_of_ones_own(done, model, tmp_path, refused):
+    assert "'custom' is not of GLUE" in refused(
+        "evaluate", model, f"--data={done / 'data'}", f"--submission={tmp_path / 'out'}"
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_inspect_accounts_for_every_byte_of_the_file(done, xtc):
     packed = done / "work" / "packed"
     account = json.loads(xtc("inspect", packed, "--json"))

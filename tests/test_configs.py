@@ -43,7 +43,7 @@ def test_glue_has_every_task_depth_and_bits(task, layers, bits):
     assert recipe.config["task"] == task
     assert (last.name, last.weight_bits, last.epochs, last.teacher) == ("quantize", bits, 18.0, "teacher")
     assert [(stage.result, stage.layers) for stage in earlier[1:]] == [("reduced", LAYERS[layers])] * (layers < 12)
-    assert [stage.epochs for stage in earlier[1:]] == [36.0 if task == "qqp" else 18.0] * (layers < 12)
+    assert [stage.epochs for stage in earlier[1:]] == [36.0 if task in ("mnli", "qqp") else 18.0] * (layers < 12)
     assert [stage.learning_rate for stage in (*earlier[1:], last)] == [5e-5] * (1 + (layers < 12))
 
 

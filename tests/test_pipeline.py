@@ -1,6 +1,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,12 +11,15 @@ import pytest
 import toy
 
 from xtc_jax import pipeline
-from xtc_jax.bert import apply
+from xtc_jax.bert import apply, copy_tokenizer, permute_head, save_huggingface
 from xtc_jax.compress import float32_bytes
-from xtc_jax.config import stage_config
+from xtc_jax.config import base_config, stage_config
+from xtc_jax.data import GLUE
 from xtc_jax.errors import UserError
 from xtc_jax.export import load_flax, load_packed
+from xtc_jax.predict import evaluate_packed, load_predictor
 from xtc_jax.recipe import make_recipe
+from xtc_jax.setup import load_setup
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +248,121 @@ def test_a_limit_takes_examples_evenly_spread_over_the_file(config, tmp_path, mo
         run(config, tmp_path / "work")
     labels = [label for _, label in toy.sentences(64, len("train"))]
     assert taken == [5, [labels[i] for i in (0, 12, 25, 38, 51)]]
+
+
+# An MNLI-shaped task: three classes, two validation splits, and checkpoints that have the classes in another order.
+
+INFERENCE = GLUE["mnli"].labels
+SHIFTED = (2, 0, 1)  # row i of the checkpoint's head answers class SHIFTED[i]
+
+
+def inference_config(model, data, **teacher):
+    """A teacher of one layer and its two-bit student."""
+    config = base_config(model=str(model), task="mnli", stages=("teacher", "quantize"))
+    config.data.update(path=str(data), max_length=24, buckets=(24,), eval_batch_size=16)
+    few = {"batch_size": 8, "warmup_steps": 2, "eval_every": 30, "learning_rate": 5e-3, "dropout": 0.0}
+    config.teacher = stage_config(**{**few, "layers": (0,), "steps": 60, **teacher})
+    config.quantize = stage_config(**few, result="quantized", init="teacher", teacher="teacher", weight_bits=2, steps=8)
+    return config
+
+
+@pytest.fixture(scope="module")
+def inference(done, tmp_path_factory) -> Path:
+    """A directory with ``data`` and ``work``, the finished run of :func:`inference_config`."""
+    root = tmp_path_factory.mktemp("inference")
+    run(inference_config(done / "model", toy.write_inference(root / "data")), root / "work")
+    return root
+
+
+def shifted_checkpoint(inference, directory, labels) -> Path:
+    """The teacher of that run as a Hugging Face checkpoint with its classes in another order, under these names."""
+    config, params = load_flax(inference / "work" / "teacher" / "model")
+    save_huggingface(directory, replace(config, labels=labels), permute_head(params, SHIFTED))
+    copy_tokenizer(inference / "work" / "teacher" / "model", directory)
+    return directory
+
+
+def measured(inference, model, stages=("teacher", "quantize")):
+    """The recipe whose teacher is taken from ``model`` as it is."""
+    config = inference_config(model, inference / "data", layers=(), steps=0, epochs=0.0)
+    config.stages = stages
+    return config
+
+
+def test_mnli_is_measured_on_both_validation_splits_from_the_teacher_to_the_packed_model(inference):
+    results = results_of(inference / "work")
+    assert [(name, *result["metrics"]) for name, result in results.items()] == [
+        (name, "accuracy", "accuracy_mismatched") for name in ("teacher", "quantized", "packed")
+    ]
+    assert results["teacher"]["metrics"]["accuracy"] >= 0.9
+    packed = results["packed"]
+    assert (packed["metrics"], packed["prediction_agreement"]) == (results["quantized"]["metrics"], 1.0)
+    predictor = load_predictor(inference / "work" / "packed")
+    assert evaluate_packed(predictor, str(inference / "data")) == (packed["metrics"], 24 + 27)
+
+
+def test_a_validation_file_is_the_matched_split_alone(inference, tmp_path, monkeypatch):
+    taken = []
+
+    def train(work, *_):
+        taken.append({split: len(dataset) for split, dataset in work.eval_sets.items()})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "train", train)
+    config = inference_config(inference / "work" / "teacher" / "model", inference / "data", layers=())
+    config.data.validation = str(inference / "data" / "mnli" / "validation_mismatched.parquet")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "work")
+    assert taken == [{"validation_matched": 27}]
+
+
+def test_a_checkpoint_with_its_labels_in_another_order_scores_as_it_did_and_is_not_trained(inference, tmp_path):
+    model = shifted_checkpoint(inference, tmp_path / "model", tuple(INFERENCE[i].upper() for i in SHIFTED))
+    notes = []
+    results = pipeline.run(make_recipe(measured(inference, model, ("teacher",))), tmp_path / "work", notes.append)
+    before = results_of(inference / "work")["teacher"]
+    assert (results["teacher"]["metrics"], results["teacher"]["steps"]) == (before["metrics"], 0)
+    assert any("head reordered from (CONTRADICTION, ENTAILMENT, NEUTRAL) to (entailment, " in note for note in notes)
+    models = [load_flax(root / "work" / "teacher" / "model") for root in (inference, tmp_path)]
+    assert models[0][0].labels == models[1][0].labels == INFERENCE
+    jax.tree.map(np.testing.assert_array_equal, models[1][1], models[0][1])
+
+
+def test_a_teacher_far_below_chance_is_refused_before_anything_learns_from_it(inference, tmp_path, monkeypatch):
+    model = shifted_checkpoint(inference, tmp_path / "model", ("LABEL_0", "LABEL_1", "LABEL_2"))
+    labels = trained_stages(monkeypatch)
+    with pytest.raises(UserError) as error:
+        run(measured(inference, model), tmp_path / "work")
+    message = str(error.value)
+    number = float(message.removeprefix("config.teacher: this teacher has accuracy ").split(",")[0])
+    assert number < 1 / 6
+    assert "where guessing has 0.3333; most likely its head has the labels in another order than the task" in message
+    assert f"correct id2label in {model / 'config.json'}, which has (LABEL_0, LABEL_1, LABEL_2)" in message
+    assert labels == ["teacher"]
+    assert not (tmp_path / "work" / "teacher" / "DONE").exists()
+
+
+def test_names_that_cannot_be_matched_are_refused_where_nothing_trains_and_replaced_where_something_does(
+    inference, tmp_path, monkeypatch
+):
+    model = shifted_checkpoint(inference, tmp_path / "model", ("one", "two", "three"))
+    with pytest.raises(UserError) as error:
+        run(measured(inference, model), tmp_path / "work")
+    assert str(error.value).startswith(
+        f"{model / 'config.json'}: its labels (one, two, three) are not the task's (entailment, neutral, contradiction), and"
+    )
+    assert not (tmp_path / "work").exists()
+    notes, recipe = [], make_recipe(inference_config(model, inference / "data", layers=()))
+    given, fresh = (
+        load_flax(inference / "work" / "teacher" / "model")[1],
+        load_setup(recipe, notes.append).checkpoints[recipe.config["model"]].params,
+    )
+    assert notes[-1].endswith("; head of (one, two, three) left out; new: classifier")
+    assert not np.array_equal(np.asarray(fresh["classifier"]["weight"])[list(SHIFTED)], given["classifier"]["weight"])
+    np.testing.assert_array_equal(fresh["pooler"]["dense"]["weight"], given["pooler"]["dense"]["weight"])
+
+
+def test_a_stage_that_does_not_train_needs_a_classifier(done, inference, tmp_path):
+    with pytest.raises(UserError, match="a model without a classifier"):
+        run(measured(inference, done / "model"), tmp_path / "work")
+    assert not (tmp_path / "work").exists()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,25 @@ def test_no_texts_have_no_answers(predictor):
 def test_a_wrong_number_of_texts_is_refused_with_its_place(predictor):
     with pytest.raises(UserError, match=r"input 2 has 2 text\(s\); this model takes 1"):
         predict(predictor, [("one",), ("one", "two")])
+
+
+def test_every_validation_split_of_the_task_is_measured_unless_one_is_named(predictor, tmp_path):
+    """The packed sentiment model, as if its task had MNLI's splits."""
+    task = replace(predictor.model.task, validation=("validation_matched", "validation_mismatched"))
+    twofold = replace(predictor, model=replace(predictor.model, task=task))
+    scores = {}
+    for split, count in (("validation_matched", 6), ("validation_mismatched", 4)):
+        texts, labels = map(list, zip(*toy.sentences(count, count), strict=True))
+        toy.write_table(tmp_path / f"{split}.csv", {"sentence": texts, "label": labels})
+        answers = [
+            answer.label == task.labels[i] for answer, i in zip(predict(twofold, [(t,) for t in texts]), labels, strict=True)
+        ]
+        scores[split] = sum(answers) / count
+    matched, mismatched = scores.values()
+    both = {"accuracy": matched, "accuracy_mismatched": mismatched}
+    assert evaluate_packed(twofold, str(tmp_path)) == (both, 10)
+    assert evaluate_packed(twofold, str(tmp_path), "validation_mismatched") == ({"accuracy_mismatched": mismatched}, 4)
+    assert evaluate_packed(twofold, str(tmp_path / "validation_matched.csv")) == ({"accuracy": matched}, 6)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

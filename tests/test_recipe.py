@@ -73,6 +73,8 @@ def test_extra_rules_come_first_and_32_activation_bits_are_none():
         ({"steps": 7, "warmup_steps": 2}, (7, 2)),
         ({"steps": 7, "warmup_steps": 0}, (7, 0)),
         ({"steps": 7, "warmup_epochs": 3.0}, (7, 6)),
+        ({"epochs": 0.0, "warmup_epochs": 1.0}, (0, 0)),
+        ({"epochs": 0.0, "steps": 7, "warmup_steps": 2}, (7, 2)),
     ],
 )
 def test_epochs_become_steps_unless_steps_are_given(values, expected):
@@ -153,9 +155,9 @@ def test_a_change_changes_the_fingerprints_of_its_stage_and_of_what_is_built_on_
         (lambda c: c.quantize.update(rules="best"), "config.quantize: unknown rule set 'best'"),
         (lambda c: c.quantize.update(extra_rules=("pooler",)), "config.quantize: quantization rule 'pooler' is not of"),
         (lambda c: c.quantize.update(extra_rules=("(=1",)), "config.quantize: quantization rule '(=1': "),
-        (lambda c: c.reduce.update(learning_rate=0.0), "config.reduce: learning_rate and epochs must be above 0"),
-        (lambda c: c.reduce.update(epochs=-1.0), "config.reduce: learning_rate and epochs must be above 0"),
-        (lambda c: c.reduce.update(dropout=1.0), "config.reduce: learning_rate and epochs must be above 0, dropout below 1"),
+        (lambda c: c.reduce.update(learning_rate=0.0), "config.reduce: learning_rate must be above 0"),
+        (lambda c: c.reduce.update(epochs=-1.0), "config.reduce: learning_rate must be above 0, epochs at least 0"),
+        (lambda c: c.reduce.update(dropout=1.0), "config.reduce: learning_rate must be above 0, epochs at least 0, dropout"),
         (lambda c: c.reduce.update(layers=(1, "3")), "config.reduce.layers=(1, '3') must be a tuple of layer indices"),
         (lambda c: c.data.update(max_length=2), "config.data.max_length=2 must be at least 3"),
         (lambda c: c.data.update(limit_train=-1), "config.data.limit_train=-1 must be at least 0"),

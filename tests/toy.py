@@ -13,7 +13,7 @@ import pyarrow.parquet
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from xtc_jax import pipeline
+from xtc_jax import pipeline, summary
 from xtc_jax.bert import BertConfig, init, save_huggingface
 from xtc_jax.config import base_config, stage_config
 from xtc_jax.data import Dataset, Task, tokenize
@@ -115,6 +115,32 @@ def write_sentiment(directory: Path, suffix: str = "parquet") -> Path:
     return directory
 
 
+def inferences(count: int, seed: int) -> list[tuple[str, str, int]]:
+    """Invented pairs, MNLI's classes by turns: the second text praises (0), says nothing (1) or blames (2)."""
+    rng = np.random.default_rng(seed)
+    words = (GOOD, ["there", "it", "a"], BAD)
+    made = []
+    for i in range(count):
+        noun, word = rng.choice(NOUNS), rng.choice(words[i % 3])
+        made.append((f"we saw the {noun} .", f"the {noun} was {word} !", i % 3))
+    return made
+
+
+def write_inference(directory: Path) -> Path:
+    """MNLI's five files under ``mnli/``; the matched test split has no labels, the mismatched one -1 for each."""
+    sizes = {"train": 60, "validation_matched": 24, "validation_mismatched": 27, "test_matched": 5, "test_mismatched": 4}
+    (directory / "mnli").mkdir(parents=True)
+    for split, count in sizes.items():
+        premise, hypothesis, label = map(list, zip(*inferences(count, len(split)), strict=True))
+        columns = {"premise": premise, "hypothesis": hypothesis, "label": label, "idx": list(range(100, 100 + count))}
+        if split == "test_matched":
+            del columns["label"], columns["idx"]
+        elif split == "test_mismatched":
+            columns["label"] = [-1] * count
+        write_table(directory / "mnli" / f"{split}.parquet", columns)
+    return directory
+
+
 def recipe_config(model: Path, data: Path) -> ConfigDict:
     """Three stages in seconds: a teacher, two of its four layers, one bit under ``paper-50x``."""
     config = base_config(model=str(model), task="custom", stages=("teacher", "reduce", "quantize"))
@@ -155,6 +181,6 @@ def finished_run(make_directory) -> Path:
         write_config_file(root / "config.py", model, data)
         recipe = make_recipe(recipe_config(model, data))
         results = pipeline.run(recipe, root / "work", lambda line: None)
-        pipeline.write_report(results, recipe, root / "work")
+        summary.write_report(results, recipe, root / "work")
         _finished.append(root)
     return _finished[0]

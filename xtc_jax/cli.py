@@ -63,6 +63,11 @@ def _parser() -> _Parser:
     compress.add_argument("--workdir", required=True, type=Path, help="directory of the run; the same command resumes it")
     compress.epilog = "Any key of the config is set by --config.KEY=VALUE, for example --config.quantize.steps=500."
 
+    report = add("report", _report, "one table of several runs, such as those of configs/study/")
+    report.add_argument("workdir", nargs="+", type=Path, help="work directories of finished runs")
+    report.add_argument("--json", action="store_true", help="print JSON")
+    report.add_argument("--markdown", action="store_true", help="print Markdown")
+
     convert = add("convert", _convert, "convert a BERT checkpoint; every tensor keeps its bits")
     convert.add_argument("source", help="Hugging Face directory, hub id, pinned:NAME, or the model/ directory of a stage")
     convert.add_argument("target", type=Path, help="new directory")
@@ -79,7 +84,10 @@ def _parser() -> _Parser:
     evaluate.add_argument("--model", required=True, type=Path, help="packed model directory")
     evaluate.add_argument("--task", help="must be the model's own (default: it)")
     evaluate.add_argument("--data", required=True, help="file, directory with TASK/SPLIT.parquet, or pinned:NAME")
-    evaluate.add_argument("--split", default="validation", help="default: validation")
+    evaluate.add_argument(
+        "--split", default="", help="default: the task's validation splits (with --submission: its test splits)"
+    )
+    evaluate.add_argument("--submission", type=Path, help="write the GLUE site's files of the test splits into this directory")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
 
     inspect = add("inspect", _inspect, "list every tensor of a packed model with its bits and bytes")
@@ -91,18 +99,34 @@ def _parser() -> _Parser:
 def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from rich.console import Console
 
-    from xtc_jax import pipeline, plan, recipe, report
+    from xtc_jax import pipeline, plan, recipe, report, summary
     from xtc_jax.config_file import read_config_file
 
     frozen = recipe.make_recipe(read_config_file(arguments.config, overrides))
     say = Console(stderr=True, highlight=False).print
     results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False))
-    pipeline.write_report(results, frozen, arguments.workdir)
-    Console().print(report.terminal_table(pipeline.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
+    summary.write_report(results, frozen, arguments.workdir)
+    Console().print(report.terminal_table(summary.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
     if plan.PACKED in results:
         packed = results[plan.PACKED]
         print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
     print(f"report: {arguments.workdir / 'report.md'}")
+
+
+def _report(arguments: argparse.Namespace, _: list[str]) -> None:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from xtc_jax import report, summary
+
+    rows = summary.joint_rows(arguments.workdir)
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows]))
+    elif arguments.markdown:
+        print(report.markdown_table(rows), end="")
+    else:
+        Console(width=None if sys.stdout.isatty() else 160).print(report.terminal_table(rows, "all runs"))
 
 
 def _convert(arguments: argparse.Namespace, _: list[str]) -> None:
@@ -135,11 +159,24 @@ def _evaluate(arguments: argparse.Namespace, _: list[str]) -> None:
     task = predictor.model.task
     if arguments.task and arguments.task != task.name:
         raise UserError(f"{arguments.model} was trained for task {task.name!r}, not {arguments.task!r}")
+    if arguments.submission:
+        _submit(predictor, arguments)
+        return
     metrics, examples = evaluate_packed(predictor, arguments.data, arguments.split)
     if arguments.json:
         print(json.dumps({"examples": examples, "metrics": metrics}))
     else:
         print(f"{task.name}: {examples} examples, " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _submit(predictor: Any, arguments: argparse.Namespace) -> None:
+    from xtc_jax.submission import write_submission
+
+    written = write_submission(predictor, arguments.data, arguments.submission, arguments.split)
+    if arguments.json:
+        print(json.dumps({"files": {str(file): count for file, count in written}}))
+    else:
+        print("\n".join(f"{file}: {count} predictions" for file, count in written))
 
 
 def _inspect(arguments: argparse.Namespace, _: list[str]) -> None:

@@ -17,8 +17,8 @@ LOSSES = ("label", "logit", "attention", "hidden")
 _LOCAL_DEPTH = 6
 _LOCAL_STEPS = 6
 
-Phase = tuple[Sequence[str], Sequence[float], int, float]
-"""``(losses, weights, steps, learning rate)`` of one stage of a distillation schedule."""
+Phase = tuple[Sequence[str], Sequence[float], int | float, float]
+"""``(losses, weights, steps, learning rate)`` of one stage of a distillation schedule; a float counts epochs, not steps."""
 
 
 def stage_config(**values: Any) -> ConfigDict:
@@ -56,7 +56,7 @@ def stage_config(**values: Any) -> ConfigDict:
     config.loss.attention_norm = "valid"
     config.loss.hidden_norm = "valid"
     config.augmented = False  # train on the augmented data, see config.augment
-    config.epochs = 18.0
+    config.epochs = 18.0  # 0, with steps=0, takes the model as it is: it is measured, not trained
     config.steps = 0  # if not 0, instead of `epochs`
     config.warmup_epochs = 1.0
     config.warmup_steps = -1  # if not -1, instead of `warmup_epochs`
@@ -147,7 +147,8 @@ def add_phases(config: ConfigDict, name: str, phases: Sequence[Phase], **shared:
             values |= {"init": names[i - 1], "layers": "", "split": False}
         if i < len(phases) - 1:
             values.pop("result", None)
-        config[stage] = stage_config(steps=steps, learning_rate=learning_rate, **values)
+        values["steps" if isinstance(steps, int) else "epochs"] = steps
+        config[stage] = stage_config(learning_rate=learning_rate, **values)
     return names
 
 

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from xtc_jax.bert import read_config
 from xtc_jax.compress import float32_bytes, pack, ready, reduce_layers
-from xtc_jax.data import Dataset, Task, compute_metrics
+from xtc_jax.data import Dataset, Task, compute_all, far_below_chance
+from xtc_jax.errors import UserError
 from xtc_jax.export import WEIGHTS, PackedModel, load_flax, load_packed, save_flax, save_packed
 from xtc_jax.plan import PACKED, StagePlan, make_plans, packed_directory, packed_plans, teacher_map
 from xtc_jax.quantize import Params, split
 from xtc_jax.recipe import Recipe, digest
-from xtc_jax.report import Row, draw, markdown_table
 from xtc_jax.setup import Say, Setup, load_setup
 from xtc_jax.train import (
     Compiled,
@@ -109,17 +110,19 @@ def _train_stage(plan: StagePlan, plans: list[StagePlan], setup: Setup, recipe: 
     tried: dict[float, RunResult] = {}
     for rate in stage.learning_rates:
         work = Run(
-            label=f"{stage.name} at {rate:g}" if stage.grid else stage.name,
+            label=f"{stage.name} at {rate:g}" if len(stage.learning_rates) > 1 else stage.name,
             objective=objective,
             optimizer=OptimizerSpec(rate, steps, warmup, stage.weight_decay, stage.clip),
             train_set=train_set,
-            eval_set=setup.validation,
+            eval_sets=setup.validation,
             task=setup.task,
-            directory=plan.directory / f"learning_rate_{rate:g}" if stage.grid else plan.directory,
+            directory=plan.directory / f"learning_rate_{rate:g}" if len(stage.learning_rates) > 1 else plan.directory,
             seed=plan.fingerprint["seed"],
             eval_every=stage.eval_every,
         )
         tried[rate] = train(work, origin, teacher, compiled)
+    if any(other.stage.teacher == stage.name for other in plans):
+        _refuse_bad_teacher(plan, setup, next(iter(tried.values())).metrics)
     return _finish_stage(plan, setup, tried, say)
 
 
@@ -167,6 +170,17 @@ def _finish_stage(plan: StagePlan, setup: Setup, tried: dict[float, RunResult], 
     return result
 
 
+def _refuse_bad_teacher(plan: StagePlan, setup: Setup, metrics: dict[str, float]) -> None:
+    """A teacher far below chance has its labels in another order; a student would learn that order from it."""
+    reason, file = far_below_chance(setup.task, metrics), setup.checkpoints[plan.model].source / "config.json"
+    if reason:
+        raise UserError(
+            f"config.{plan.stage.name}: this teacher has {reason}; most likely its head has the labels in another order than "
+            f"the task ({', '.join(setup.task.labels)}): correct id2label in {file}, which has "
+            f"({', '.join(read_config(file).labels)}), and use another --workdir"
+        )
+
+
 def _export(plan: StagePlan, first: StagePlan, setup: Setup, directory: Path, say: Say) -> Result:
     """Pack a stage's model, then measure the file against the fake-quantized student it came from."""
     begun, rules = time.monotonic(), plan.stage.rules
@@ -174,15 +188,17 @@ def _export(plan: StagePlan, first: StagePlan, setup: Setup, directory: Path, sa
     latent = load_flax(plan.directory / "model")[1]
     packed = PackedModel(plan.config, pack(latent, rules), setup.task, setup.max_length)
     save_packed(directory, packed, setup.checkpoints[plan.model].source)
-    mesh = make_mesh(setup.validation.batch_size)
-    fake = predict_logits(make_eval_step(plan.config, rules, mesh), put_replicated(latent, mesh), setup.validation, mesh)
+    mesh, sets = make_mesh(setup.eval_batch_size), setup.validation
+    step, replicated = make_eval_step(plan.config, rules, mesh), put_replicated(latent, mesh)
+    fake = np.concatenate([predict_logits(step, replicated, dataset, mesh) for dataset in sets.values()])
     stored = put_replicated(ready(load_packed(directory).params), mesh)
-    start = time.monotonic()
-    logits = predict_logits(make_eval_step(plan.config, None, mesh), stored, setup.validation, mesh)
-    speed = len(setup.validation) / (time.monotonic() - start)
+    start, step = time.monotonic(), make_eval_step(plan.config, None, mesh)
+    by_split = {split: predict_logits(step, stored, dataset, mesh) for split, dataset in sets.items()}
+    logits = np.concatenate(list(by_split.values()))
+    speed = len(logits) / (time.monotonic() - start)
     size = (directory / WEIGHTS).stat().st_size
     fp32 = float32_bytes(load_flax(first.directory / "model")[1])
-    metrics = compute_metrics(setup.task, logits, setup.validation.labels)
+    metrics = compute_all(setup.task, by_split, {split: dataset.labels for split, dataset in sets.items()})
     result = {
         "path": str(directory),
         "bytes": size,
@@ -210,44 +226,3 @@ def _agreement(a: np.ndarray, b: np.ndarray, task: Task) -> float:
 
 def _metrics_text(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-
-
-def result_rows(results: Result) -> list[Row]:
-    """The lines of the final table; the first stage is the teacher."""
-    first = next(iter(results.values()))
-    metric = next(iter(first["metrics"]))
-    return [
-        Row(
-            name,
-            result["layers"],
-            result["weight_bits"],
-            metric,
-            result["metrics"][metric],
-            first["metrics"][metric],
-            result["bytes"],
-            first["bytes"],
-        )
-        for name, result in results.items()
-    ]
-
-
-def write_report(results: Result, recipe: Recipe, workdir: Path) -> None:
-    """Write ``report.md`` and its picture ``report.png``."""
-    title = f"{recipe.config['task']}: {recipe.config['model']}"
-    rows = result_rows(results)
-    # The fake-quantized student is stored in float32 and has the packed model's metric: no bar of its own.
-    drawn = [row for row in rows if row.bits == 32 or row.stage.endswith(PACKED) or PACKED not in results]
-    draw(drawn, workdir / "report.png", title)
-    lines = [f"# {title}", "", markdown_table(rows), "![weights and metric of every stage](report.png)", ""]
-    if PACKED in results:
-        packed = results[PACKED]
-        lines += [
-            f"Packed model: `{packed['path']}`, {packed['bytes']:,} bytes of weights, {packed['ratio']:.2f} times fewer than "
-            f"the teacher's {packed['fp32_bytes']:,} at four bytes each (tokenizer and config on neither side).",
-            "",
-            f"Against the fake-quantized student: predictions agree on {100 * packed['prediction_agreement']:.2f} % of the "
-            f"validation examples, logits differ by at most {packed['max_logit_difference']:.2e}.",
-            "",
-        ]
-    lines += ["```json", json.dumps(recipe.config, indent=1), "```", ""]
-    (workdir / "report.md").write_text("\n".join(lines))

@@ -70,7 +70,7 @@ def make_plans(recipe: Recipe, setup: Setup, workdir: Path) -> list[StagePlan]:
         if plan in packed_plans(ordered):
             _refuse_other_packed(packed_directory(plan, ordered), plan)
     try:
-        make_mesh(setup.validation.batch_size)
+        make_mesh(setup.eval_batch_size)
     except UserError as error:
         raise UserError(f"config.data.eval_{error}") from None
     return ordered

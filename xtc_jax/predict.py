@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from xtc_jax.compress import ready
-from xtc_jax.data import Dataset, compute_metrics, default_buckets, load_examples, load_tokenizer, tokenize
+from xtc_jax.data import Dataset, compute_all, default_buckets, load_examples, load_tokenizer, splits_of, tokenize
 from xtc_jax.errors import UserError
 from xtc_jax.export import PackedModel, load_packed
 from xtc_jax.quantize import Params
@@ -96,12 +96,20 @@ def predict(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> list[Pred
     return answers
 
 
-def evaluate_packed(predictor: Predictor, data: str, split: str = "validation") -> tuple[dict[str, float], int]:
+def evaluate_packed(predictor: Predictor, data: str, split: str = "") -> tuple[dict[str, float], int]:
     """The task's metrics on a data set, and its number of examples.
+
+    Args:
+      predictor: the model.
+      data: as of :func:`xtc_jax.data.load_examples`.
+      split: "" is all validation splits of the task; where ``data`` is a file, the first.
 
     Raises:
       UserError: see :func:`xtc_jax.data.load_examples`.
     """
     task = predictor.model.task
-    examples = load_examples(data, task, split)
-    return compute_metrics(task, text_logits(predictor, examples.texts), examples.labels), len(examples.labels)
+    splits = (split,) if split else splits_of(data, task.validation)
+    examples = {name: load_examples(data, task, name) for name in splits}
+    logits = {name: text_logits(predictor, found.texts) for name, found in examples.items()}
+    labels = {name: found.labels for name, found in examples.items()}
+    return compute_all(task, logits, labels), sum(len(found) for found in labels.values())

@@ -73,9 +73,14 @@ class Stage:
     eval_every: int
     raw: dict[str, Any]
 
+    @property
+    def trains(self) -> bool:
+        """False for a stage of 0 epochs and 0 steps, which takes the model as it is."""
+        return self.steps > 0 or self.epochs > 0
+
     def counts(self, batches_per_epoch: int) -> tuple[int, int]:
-        """``(steps, warm-up steps)`` on a data set of so many batches; (0, 0) for a stage that does not train."""
-        if not self.steps and not self.epochs:
+        """``(steps, warm-up steps)`` on a data set of so many batches; ``(0, 0)`` if the stage only measures."""
+        if not self.trains:
             return 0, 0
         steps = self.steps or max(round(self.epochs * batches_per_epoch), 1)
         warmup = self.warmup_steps if self.warmup_steps >= 0 else int(self.warmup_epochs * batches_per_epoch)
@@ -84,7 +89,7 @@ class Stage:
     @property
     def learning_rates(self) -> tuple[float, ...]:
         """Those of the grid, or the one."""
-        return self.grid or (self.learning_rate,)
+        return self.grid if self.grid and self.trains else (self.learning_rate,)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ class Row:
       teacher: the value of the first row, the teacher.
       bytes: of the model's weights, as stored.
       fp32_bytes: of the teacher's weights at four bytes each.
+      steps: of training.
+      seconds: of wall time, evaluation and compilation included.
     """
 
     stage: str
@@ -29,6 +31,8 @@ class Row:
     teacher: float
     bytes: int
     fp32_bytes: int
+    steps: int
+    seconds: float
 
     def cells(self) -> tuple[str, ...]:
         """The line as text, in the order of :data:`HEADER`."""
@@ -41,14 +45,17 @@ class Row:
             share,
             f"{self.bytes:,}",
             f"{self.fp32_bytes / self.bytes:.1f}x",
+            f"{self.steps:,}",
+            f"{self.seconds:.0f}",
         )
 
 
-HEADER = ("stage", "layers", "bits", "metric", "% of teacher", "bytes", "smaller")
+HEADER = ("stage", "layers", "bits", "metric", "% of teacher", "bytes", "smaller", "steps", "seconds")
 
 
 def _header(rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(rows[0].metric if name == "metric" else name for name in HEADER)
+    metrics = " or ".join(dict.fromkeys(row.metric for row in rows))
+    return tuple(metrics if name == "metric" else name for name in HEADER)
 
 
 def terminal_table(rows: Sequence[Row], title: str) -> Table:

@@ -1,6 +1,6 @@
 """Models, task and data of a recipe, loaded and checked once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from tokenizers import Tokenizer
 
-from xtc_jax.bert import BertConfig, complete, with_head
+from xtc_jax.bert import BertConfig, complete, fit_head, with_head
 from xtc_jax.data import (
     Dataset,
     Examples,
@@ -18,6 +18,7 @@ from xtc_jax.data import (
     find_task,
     load_examples,
     load_tokenizer,
+    splits_of,
     tokenize,
 )
 from xtc_jax.errors import UserError
@@ -49,7 +50,8 @@ class Setup:
     Attributes:
       checkpoints: by the name the config gives them.
       task: with the class names found in the data.
-      train, validation: tokenized; batch sizes of the first stage and of evaluation.
+      train: tokenized, with the batch size of the first stage.
+      validation: the task's validation splits by name, the selecting one first, with the batch size of evaluation.
       max_length: tokens a text is cut to.
       read_train: makes a training set like ``train`` of another file.
     """
@@ -57,9 +59,14 @@ class Setup:
     checkpoints: dict[str, Checkpoint]
     task: Task
     train: Dataset
-    validation: Dataset
+    validation: Mapping[str, Dataset]
     max_length: int
     read_train: Callable[[str], Dataset]
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Rows of a batch of evaluation."""
+        return next(iter(self.validation.values())).batch_size
 
 
 def load_setup(recipe: Recipe, say: Say) -> Setup:
@@ -75,12 +82,16 @@ def load_setup(recipe: Recipe, say: Say) -> Setup:
     if not task.labels:
         task = replace(task, labels=discover_labels(paths["train"], task))
     names = dict.fromkeys([config["model"], *(stage.model for stage in recipe.stages if stage.model)])
-    checkpoints = {name: _checkpoint(name, task, config, say) for name in names}
+    trained = {
+        name: all(stage.trains for stage in recipe.stages if not stage.init and (stage.model or config["model"]) == name)
+        for name in names
+    }
+    checkpoints = {name: _checkpoint(name, task, config, trained[name], say) for name in names}
     tokenizer = _one_vocabulary(checkpoints)
     pad = checkpoints[config["model"]].config.pad_token_id
 
-    def dataset(path: str, split: str, batch_size: int) -> Dataset:
-        examples = _limit(load_examples(path, task, split), data[f"limit_{split}"] if path == paths[split] else 0)
+    def dataset(path: str, split: str, batch_size: int, limit: int = 0) -> Dataset:
+        examples = _limit(load_examples(path, task, split), limit)
         tokens = tokenize(tokenizer, examples.texts, data["max_length"])
         buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
         if buckets[-1] < tokens.lengths.max():
@@ -91,19 +102,22 @@ def load_setup(recipe: Recipe, say: Say) -> Setup:
         return Dataset(tokens, examples.labels, batch_size, buckets, pad)
 
     batch_size = recipe.stages[0].batch_size
-    train = dataset(paths["train"], "train", batch_size)
-    validation = dataset(paths["validation"], "validation", data["eval_batch_size"])
+    train = dataset(paths["train"], "train", batch_size, data["limit_train"])
+    limit, rows = data["limit_validation"], data["eval_batch_size"]
+    splits = splits_of(paths["validation"], task.validation)
+    validation = {split: dataset(paths["validation"], split, rows, limit) for split in splits}
     return Setup(checkpoints, task, train, validation, data["max_length"], lambda path: dataset(path, "train", batch_size))
 
 
-def _checkpoint(name: str, task: Task, config: dict[str, Any], say: Say) -> Checkpoint:
+def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, say: Say) -> Checkpoint:
     shape, params, source = load_model(name)
     longest = config["data"]["max_length"]
     if longest > shape.max_position_embeddings:
         raise UserError(f"config.data.max_length={longest} is more than the {shape.max_position_embeddings} of model {name}")
+    params, head = fit_head(shape, params, task.labels, trained, str(source / "config.json"))
     shape = with_head(shape, task.labels, task.regression)
     params, fresh = complete(shape, params, jax.random.key(config["seed"]))
-    note = f"; new: {', '.join(fresh)}" if fresh else ""
+    note = "".join(f"; {text}" for text in (head, f"new: {', '.join(fresh)}" if fresh else "") if text)
     say(f"model: {name}, {shape.num_hidden_layers} layers of {shape.hidden_size}{note}")
     return Checkpoint(shape, params, source)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from xtc_jax.data import GLUE, compute_metrics
+from xtc_jax.data import GLUE, compute_all, compute_metrics, far_below_chance
 from xtc_jax.data.metrics import METRICS
 
 # Two true positives, one false positive, one false negative, two true negatives.
@@ -74,6 +74,34 @@ def test_nearly_constant_predictions_score_without_a_warning():
     predictions = np.array([[2.5], [2.5], [2.5 + 2**-22]], np.float32)
     values = compute_metrics(GLUE["stsb"], predictions, np.array([1, 2, 3], np.float32))
     assert values["pearson"] == pytest.approx(math.sqrt(3) / 2, abs=1e-6)
+
+
+def test_several_splits_are_scored_each_by_itself_and_the_selecting_one_comes_first():
+    logits = {"validation_matched": np.eye(3)[[0, 1, 2, 0]], "validation_mismatched": np.eye(3)[[2, 2, 0]]}
+    labels = {"validation_matched": np.array([0, 1, 2, 1]), "validation_mismatched": np.array([2, 1, 1])}
+    values = compute_all(GLUE["mnli"], logits, labels)
+    assert list(values.items()) == [("accuracy", 3 / 4), ("accuracy_mismatched", 1 / 3)]
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "reason"),
+    [
+        ("mnli", {"accuracy": 0.07}, "accuracy 0.0700, where guessing has 0.3333"),
+        ("mnli", {"accuracy": 0.166}, "accuracy 0.1660, where guessing has 0.3333"),
+        ("mnli", {"accuracy": 0.167}, None),
+        ("mnli", {"accuracy": 0.5, "accuracy_mismatched": 0.1}, None),
+        ("sst2", {"accuracy": 0.249}, "accuracy 0.2490, where guessing has 0.5000"),
+        ("sst2", {"accuracy": 0.25}, None),
+        ("mrpc", {"accuracy": 0.6, "f1": 0.1}, None),
+        ("cola", {"matthews_correlation": -0.26}, "matthews_correlation -0.2600, where guessing has 0.0000"),
+        ("cola", {"matthews_correlation": -0.25}, None),
+        ("cola", {"matthews_correlation": 0.0}, None),
+        ("stsb", {"pearson": -0.8, "spearman": -0.8}, "pearson -0.8000, where guessing has 0.0000"),
+        ("stsb", {"pearson": 0.1, "spearman": -0.9}, None),
+    ],
+)
+def test_half_of_chance_or_a_correlation_of_minus_a_quarter_is_the_least_that_passes(name, metrics, reason):
+    assert far_below_chance(GLUE[name], metrics) == reason
 
 
 @settings(deadline=None, max_examples=25)

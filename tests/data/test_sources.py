@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from xtc_jax.data import GLUE, discover_labels, find_task, load_examples
+from xtc_jax.data import GLUE, discover_labels, find_task, load_examples, load_unlabelled, splits_of
 from xtc_jax.data.sources import SUFFIXES, find_split
 from xtc_jax.errors import UserError
 
@@ -252,6 +252,53 @@ def test_a_hub_that_does_not_deliver_says_how_to_give_a_local_copy(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", offline)
     message = refusal("", SST2)
     assert message == "task sst2: the hub did not deliver (ConnectionError); give a local copy with --config.data.path=DIR"
+
+
+def test_a_file_is_the_first_split_and_a_directory_or_the_hub_has_them_all(tmp_path):
+    splits = GLUE["mnli"].validation
+    file = write(tmp_path / "mine.csv", ONE)
+    assert splits_of(file, splits) == ("validation_matched",)
+    assert splits_of(str(tmp_path), splits) == splits_of("", splits) == splits_of("pinned:some", splits) == splits
+
+
+def test_the_splits_of_mnli_are_found_by_their_names(tmp_path):
+    for split, label in (("validation_matched", 0), ("validation_mismatched", 2)):
+        write(
+            tmp_path / "mnli" / f"{split}.parquet", {"premise": ["It rains."], "hypothesis": ["It is wet."], "label": [label]}
+        )
+        examples = load_examples(str(tmp_path), GLUE["mnli"], split)
+        assert (examples.texts, examples.labels.tolist()) == ([("It rains.", "It is wet.")], [label])
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("label", [{}, {"label": [-1, -1]}], ids=["no column", "minus one"])
+def test_a_test_split_is_read_without_labels(tmp_path, suffix, label):
+    texts = {name: values for name, values in TWO.items() if name != "label"}
+    path = write(tmp_path / f"test{suffix}", {"idx": [7, 3], **texts, **label})
+    examples = load_unlabelled(path, MRPC, "test")
+    assert examples.texts == [("A dog ran", "The dog ran"), ("Bread rose", "Snow fell")]
+    assert (examples.index.tolist(), examples.index.dtype, examples.where) == ([7, 3], np.int64, path)
+
+
+def test_without_an_index_column_the_rows_are_counted_from_zero(tmp_path):
+    assert load_unlabelled(write(tmp_path / "x.csv", ONE), SST2, "test").index.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "complaint"),
+    [
+        ({"text": ["One."]}, "no column 'sentence'; it has text"),
+        ({"sentence": ["One.", None]}, "row 2, column 'sentence' is empty"),
+        ({"sentence": ["One.", "Two."], "idx": [0, 0.5]}, "row 1, column 'idx': 0.0 is not a whole number"),
+        ({"sentence": ["One."], "idx": [None]}, "row 1, column 'idx': None is not a whole number"),
+    ],
+    ids=["column", "text", "fraction", "nothing"],
+)
+def test_a_test_split_that_cannot_be_answered_is_refused(tmp_path, columns, complaint):
+    path = write(tmp_path / "test.parquet", columns)
+    with pytest.raises(UserError) as refused:
+        load_unlabelled(path, SST2, "test")
+    assert str(refused.value) == f"{path}: {complaint}"
 
 
 @pytest.mark.shared

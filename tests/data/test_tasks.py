@@ -16,11 +16,50 @@ from xtc_jax.errors import UserError
         ("rte", 2, 2, ("accuracy",)),
         ("qqp", 2, 2, ("accuracy", "f1")),
         ("qnli", 2, 2, ("accuracy",)),
+        ("mnli", 2, 3, ("accuracy",)),
+        ("wnli", 2, 2, ("accuracy",)),
     ],
 )
 def test_a_glue_task_has_its_columns_labels_and_metrics(name, columns, labels, metrics):
     task = find_task(name)
     assert (task.name, len(task.text), len(task.labels), task.metrics) == (name, columns, labels, metrics)
+
+
+def test_the_tasks_are_the_nine_of_glue():
+    assert sorted(GLUE) == ["cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb", "wnli"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("mnli", ("entailment", "neutral", "contradiction")),
+        ("qnli", ("entailment", "not_entailment")),
+        ("rte", ("entailment", "not_entailment")),
+        ("wnli", ("not_entailment", "entailment")),
+    ],
+)
+def test_inference_has_the_label_order_of_the_hugging_face_data_set(name, labels):
+    assert GLUE[name].labels == labels
+
+
+def test_mnli_has_two_validation_and_two_test_splits_and_every_other_task_one():
+    assert GLUE["mnli"].validation == ("validation_matched", "validation_mismatched")
+    assert GLUE["mnli"].test == ("test_matched", "test_mismatched")
+    others = {(task.validation, task.test) for name, task in GLUE.items() if name != "mnli"}
+    assert others == {(("validation",), ("test",))}
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "suffix"),
+    [
+        ("mnli", "validation_matched", ""),
+        ("mnli", "validation_mismatched", "_mismatched"),
+        ("mnli", "train", ""),
+        ("sst2", "validation", ""),
+    ],
+)
+def test_the_metrics_of_a_further_validation_split_have_a_suffix(name, split, suffix):
+    assert GLUE[name].suffix(split) == suffix
 
 
 def test_stsb_is_the_only_regression():
@@ -57,5 +96,5 @@ def test_a_custom_task_needs_one_or_two_text_columns(text):
 
 
 def test_an_unknown_task_is_refused_with_the_known_ones():
-    with pytest.raises(UserError, match=r"unknown task 'sst-2'; use one of cola, mrpc, qnli, qqp, rte, sst2, stsb"):
+    with pytest.raises(UserError, match=r"unknown task 'sst-2'; use one of cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli"):
         find_task("sst-2")

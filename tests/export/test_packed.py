@@ -94,10 +94,11 @@ def test_a_saved_model_is_read_back_with_equal_leaves(tmp_path, tokenizer, rules
     "task",
     [
         GLUE["stsb"],
+        GLUE["mnli"],
         find_task("custom", ("review",), "stars", ("1", "2", "3")),
         find_task("custom", ("a", "b"), regression=True),
     ],
-    ids=["stsb", "custom classes", "custom regression"],
+    ids=["stsb", "mnli", "custom classes", "custom regression"],
 )
 def test_the_task_is_read_back(tmp_path, tokenizer, task):
     config = with_head(CONFIG, task.labels, task.regression)
@@ -105,6 +106,11 @@ def test_the_task_is_read_back(tmp_path, tokenizer, task):
     model = PackedModel(config, {**make_model().params, "classifier": head}, task, 5)
     save_packed(tmp_path / "packed", model, tokenizer)
     assert load_packed(tmp_path / "packed").task == task
+
+
+def test_a_directory_of_before_the_splits_were_written_still_loads(directory):
+    edit(directory, task={"validation": None, "test": None})
+    assert load_packed(directory).task == TASK
 
 
 def test_the_directory_alone_is_complete_and_nothing_is_left_beside_it(tmp_path, directory, tokenizer):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -45,4 +47,16 @@ def test_metrics_count_every_example_once():
         return np.array([[0.0, odd_rows_positive.get(int(i) % 2, -1.0)] for i in batch["index"]], np.float32)
 
     dataset.labels[0] = 1
-    assert evaluate(step, {}, dataset, toy.SENTIMENT, make_mesh(8)) == {"accuracy": 12 / 13}
+    assert evaluate(step, {}, {"validation": dataset}, toy.SENTIMENT, make_mesh(8)) == {"accuracy": 12 / 13}
+
+
+def test_every_validation_split_is_measured_and_a_further_one_carries_its_suffix():
+    def always_positive(_, batch):
+        return np.array([[0.0, 1.0]] * len(batch["index"]), np.float32)
+
+    first, second = toy.dataset(count=4), toy.dataset(count=3)
+    second.labels[:] = [0, 1, 0]
+    task = dataclasses.replace(toy.SENTIMENT, validation=("validation_matched", "validation_mismatched"))
+    sets = dict(zip(task.validation, (first, second), strict=True))
+    metrics = evaluate(always_positive, {}, sets, task, make_mesh(8))
+    assert list(metrics.items()) == [("accuracy", 2 / 4), ("accuracy_mismatched", 1 / 3)]

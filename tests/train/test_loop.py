@@ -1,3 +1,4 @@
+import dataclasses
 import shutil
 
 import jax
@@ -30,7 +31,7 @@ def a_run(directory, **changes):
         "objective": Objective(SHAPE, None, None, layer_map((), 1), DistillSpec()),
         "optimizer": OptimizerSpec(5e-3, STEPS, 5),
         "train_set": toy.dataset(),
-        "eval_set": toy.dataset(),
+        "eval_sets": {"validation": toy.dataset()},
         "task": toy.SENTIMENT,
         "directory": directory,
         "seed": 3,
@@ -136,6 +137,25 @@ def test_the_parameters_of_the_best_evaluation_come_back(tmp_path, monkeypatch):
     assert steps_of(tmp_path, "eval/accuracy") == [25, 50, 60]
     assert result.metrics == {"accuracy": 0.9}
     jax.tree.map(np.testing.assert_array_equal, result.params, seen[1])
+
+
+def test_a_run_of_no_steps_measures_its_parameters_and_gives_them_back(tmp_path):
+    given = start()
+    for _ in range(2):  # the second as after a kill: nothing of the first is resumed, and nothing is written twice
+        result = train(a_run(tmp_path, optimizer=OptimizerSpec(5e-3, 0, 0)), given, None)
+        jax.tree.map(np.testing.assert_array_equal, result.params, given)
+        (record,) = read_metrics(tmp_path / "metrics.jsonl")
+        assert (record["step"], record["eval/accuracy"]) == (0, result.metrics["accuracy"])
+        assert (result.steps, result.examples_per_second) == (0, 0.0)
+        assert not (tmp_path / "checkpoints").exists()
+
+
+def test_the_first_of_several_validation_sets_selects(tmp_path):
+    sets = {"validation_matched": toy.dataset(), "validation_mismatched": toy.dataset(count=8, seed=5)}
+    task = dataclasses.replace(toy.SENTIMENT, validation=tuple(sets))
+    result = train(a_run(tmp_path, eval_sets=sets, task=task, optimizer=OptimizerSpec(5e-3, 2, 1)), start(), None)
+    assert list(result.metrics) == ["accuracy", "accuracy_mismatched"]
+    assert steps_of(tmp_path, "eval/accuracy") == steps_of(tmp_path, "eval/accuracy_mismatched") == [2]
 
 
 def test_a_batch_that_does_not_fit_the_devices_is_refused(tmp_path):

@@ -11,6 +11,7 @@ from xtc_jax.bert.huggingface import (
     resolve_model,
     save_huggingface,
 )
+from xtc_jax.bert.labels import fit_head, match_labels, permute_head
 from xtc_jax.bert.model import BertOutput, apply, init
 
 __all__ = [
@@ -22,9 +23,12 @@ __all__ = [
     "config_from_dict",
     "config_to_dict",
     "copy_tokenizer",
+    "fit_head",
     "init",
     "load_huggingface",
+    "match_labels",
     "nest",
+    "permute_head",
     "read_config",
     "read_safetensors",
     "resolve_model",

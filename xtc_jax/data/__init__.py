@@ -1,9 +1,9 @@
 """Tasks, where their examples come from, and how they become batches."""
 
 from xtc_jax.data.batches import Batch, Dataset, default_buckets, eval_batches, plan_epoch, train_batches
-from xtc_jax.data.metrics import compute_metrics
+from xtc_jax.data.metrics import compute_all, compute_metrics, far_below_chance
 from xtc_jax.data.pinned import PINNED, cache_directory, pinned_directory
-from xtc_jax.data.sources import Examples, discover_labels, load_examples
+from xtc_jax.data.sources import Examples, Unlabelled, discover_labels, load_examples, load_unlabelled, splits_of
 from xtc_jax.data.tasks import GLUE, Task, find_task
 from xtc_jax.data.tokens import Tokens, load_tokenizer, tokenize
 
@@ -15,16 +15,21 @@ __all__ = [
     "Examples",
     "Task",
     "Tokens",
+    "Unlabelled",
     "cache_directory",
+    "compute_all",
     "compute_metrics",
     "default_buckets",
     "discover_labels",
     "eval_batches",
+    "far_below_chance",
     "find_task",
     "load_examples",
     "load_tokenizer",
+    "load_unlabelled",
     "pinned_directory",
     "plan_epoch",
+    "splits_of",
     "tokenize",
     "train_batches",
 ]

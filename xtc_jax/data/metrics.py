@@ -1,13 +1,14 @@
 """The official GLUE metrics, by scikit-learn and SciPy, on raw model outputs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from xtc_jax.data.tasks import Task
 
 Metric = Callable[[np.ndarray, np.ndarray], float]
+_CORRELATED_BACKWARDS = -0.25
 
 # scikit-learn and SciPy take seconds to import: only what measures a model pays for them.
 
@@ -69,3 +70,32 @@ def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[
     values = {name: METRICS[name](labels, predictions) for name in task.metrics}
     assert all(math.isfinite(value) for value in values.values()), values
     return values
+
+
+def compute_all(task: Task, logits: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The task's metrics on several splits; those of a further validation split carry its suffix.
+
+    Args:
+      task: names the metrics and the suffixes.
+      logits, labels: of every split, as :func:`compute_metrics` takes them.
+
+    Returns:
+      ``{metric + suffix: fraction}``, for MNLI ``accuracy`` and ``accuracy_mismatched``; the selecting one first.
+    """
+    return {
+        name + task.suffix(split): value
+        for split, rows in logits.items()
+        for name, value in compute_metrics(task, rows, labels[split]).items()
+    }
+
+
+def far_below_chance(task: Task, metrics: Mapping[str, float]) -> str | None:
+    """What is wrong with a model that does far worse than guessing; None if it does not.
+
+    Bad training ends near chance. Far below it the answers are right and carry the wrong names: an MNLI teacher whose
+    head is in another label order has 7 % accuracy (method.md trap 12). The selecting metric decides: an accuracy below
+    half of 1 / classes, a correlation below -0.25.
+    """
+    name = task.metrics[0]
+    chance, least = (1 / len(task.labels), 0.5 / len(task.labels)) if name == "accuracy" else (0.0, _CORRELATED_BACKWARDS)
+    return f"{name} {metrics[name]:.4f}, where guessing has {chance:.4f}" if metrics[name] < least else None

@@ -33,6 +33,26 @@ class Examples:
     where: str
 
 
+@dataclass(frozen=True)
+class Unlabelled:
+    """Raw examples of a test split, whose labels nobody has.
+
+    Attributes:
+      texts: one tuple of one or two strings per example.
+      index: int64 ``(examples,)``, the column ``idx``; rows are counted from 0 where there is none.
+      where: the file or data set they came from, for messages.
+    """
+
+    texts: list[tuple[str, ...]]
+    index: np.ndarray
+    where: str
+
+
+def splits_of(path: str, splits: tuple[str, ...]) -> tuple[str, ...]:
+    """Which of a task's splits ``path`` can serve: a file is the first alone, anything else may have them all."""
+    return splits[:1] if path and Path(path).is_file() else splits
+
+
 def find_split(path: str, task: Task, split: str) -> Path:
     """The file of a split: ``path`` itself, ``path/<split>.*`` or ``path/<task>/<split>.*``.
 
@@ -93,29 +113,66 @@ def _hub_table(task: Task, split: str) -> tuple[pa.Table, str]:
     return table, f"hub:glue/{task.name}/{split}"
 
 
-def load_examples(path: str, task: Task, split: str) -> Examples:
-    """Load and check one split.
+def load_table(path: str, task: Task, split: str, labelled: bool = True) -> tuple[pa.Table, str]:
+    """One split as it lies in its file, with the columns of the task among its own; and where it came from.
 
     Args:
       path: a file, a directory (see :func:`find_split`), ``pinned:NAME``, or "" for the hub.
       task: columns and labels.
-      split: ``train`` or ``validation``.
+      split: ``train``, or one of ``task.validation`` or ``task.test``.
+      labelled: whether the label's column must be there.
 
     Raises:
-      UserError: nothing there, no rows, a missing column or value, a label outside the task's range.
+      UserError: nothing there, no rows, or a missing column.
     """
     if path:
         file = find_split(path, task, split)
         table, where = read_table(file, task.text), str(file)
     else:
         table, where = _hub_table(task, split)
-    for column in (*task.text, task.label):
+    for column in (*task.text, task.label) if labelled else task.text:
         if column not in table.column_names:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(table.column_names)}")
     if table.num_rows == 0:
         raise UserError(f"{where}: the file holds no examples")
+    return table, where
+
+
+def table_examples(table: pa.Table, task: Task, where: str) -> Examples:
+    """Check and convert the columns of :func:`load_table`.
+
+    Raises:
+      UserError: a missing value, or a label outside the task's range.
+    """
     columns = [_text_column(table, column, where) for column in task.text]
     return Examples(list(zip(*columns, strict=True)), _labels(table, task, where), where)
+
+
+def load_examples(path: str, task: Task, split: str) -> Examples:
+    """Load and check one split; arguments and errors are those of :func:`load_table` and :func:`table_examples`."""
+    table, where = load_table(path, task, split)
+    return table_examples(table, task, where)
+
+
+def load_unlabelled(path: str, task: Task, split: str) -> Unlabelled:
+    """Load and check one test split, as :func:`load_table` does; a label column, if there is one, is not looked at.
+
+    Raises:
+      UserError: also a missing text, or an ``idx`` that is no whole number.
+    """
+    table, where = load_table(path, task, split, labelled=False)
+    columns = [_text_column(table, column, where) for column in task.text]
+    return Unlabelled(list(zip(*columns, strict=True)), _index(table, where), where)
+
+
+def _index(table: pa.Table, where: str) -> np.ndarray:
+    if "idx" not in table.column_names:
+        return np.arange(table.num_rows, dtype=np.int64)
+    values = table.column("idx").to_pylist()
+    for row, value in enumerate(values):
+        if type(value) is not int:
+            raise UserError(f"{where}: row {row + 1}, column 'idx': {value!r} is not a whole number")
+    return np.array(values, np.int64)
 
 
 def _text_column(table: pa.Table, column: str, where: str) -> list[str]:

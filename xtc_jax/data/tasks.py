@@ -17,6 +17,8 @@ class Task:
       regression: the label is a number.
       metrics: names from ``xtc_jax.data.metrics``, the one that selects the best checkpoint first.
       label: column name of the label.
+      validation: its validation splits; the first selects, the metrics of the others carry their suffix.
+      test: its test splits, whose labels nobody has.
     """
 
     name: str
@@ -25,6 +27,16 @@ class Task:
     regression: bool = False
     metrics: tuple[str, ...] = ("accuracy",)
     label: str = "label"
+    validation: tuple[str, ...] = ("validation",)
+    test: tuple[str, ...] = ("test",)
+
+    def suffix(self, split: str) -> str:
+        """What the names of a split's metrics end in: nothing, or that which tells a further validation split apart.
+
+        >>> [GLUE["mnli"].suffix(split) for split in ("validation_matched", "validation_mismatched")]
+        ['', '_mismatched']
+        """
+        return f"_{split.rpartition('_')[2]}" if split in self.validation[1:] else ""
 
 
 _PAIR = ("sentence1", "sentence2")
@@ -38,10 +50,19 @@ GLUE = {
         Task("rte", _PAIR, ("entailment", "not_entailment")),
         Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), metrics=("accuracy", "f1")),
         Task("qnli", ("question", "sentence"), ("entailment", "not_entailment")),
+        Task(
+            "mnli",
+            ("premise", "hypothesis"),
+            ("entailment", "neutral", "contradiction"),
+            validation=("validation_matched", "validation_mismatched"),
+            test=("test_matched", "test_mismatched"),
+        ),
+        # The reverse of RTE and QNLI: here class 1 is the entailment.
+        Task("wnli", _PAIR, ("not_entailment", "entailment")),
     )
 }
-"""GLUE tasks, label ids as in the Hugging Face data set. Selection follows DeepSpeedExamples: MRPC and
-QQP by accuracy, STS-B by Pearson (method.md section 6.2)."""
+"""The nine GLUE tasks, splits and label ids as in the Hugging Face data set. Selection follows DeepSpeedExamples: MRPC
+and QQP by accuracy, STS-B by Pearson, MNLI by the matched split (method.md section 6.2 and trap 13)."""
 
 
 def find_task(

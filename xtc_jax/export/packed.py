@@ -63,6 +63,8 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path) -> None:
         "text": model.task.text,
         "label": model.task.label,
         "metrics": model.task.metrics,
+        "validation": model.task.validation,
+        "test": model.task.test,
         "max_length": model.max_length,
     }
     scratch = directory.with_name(directory.name + ".tmp")
@@ -101,7 +103,10 @@ def load_packed(directory: Path) -> PackedModel:
         )
     try:
         weights, max_length = quantization["weights"], task["max_length"]
-        found = Task(task["name"], tuple(task["text"]), config.labels, config.regression, tuple(task["metrics"]), task["label"])
+        # Directories of before MNLI have no splits in them: they are those of any other task.
+        splits = {key: tuple(task[key]) for key in ("validation", "test") if key in task}
+        text, metrics = tuple(task["text"]), tuple(task["metrics"])
+        found = Task(task["name"], text, config.labels, config.regression, metrics, task["label"], **splits)
     except KeyError as error:
         raise UserError(f"{file}: key {error} is missing from its quantization or task block") from None
     params = nest(_assemble(read_safetensors(directory / WEIGHTS), weights, directory / WEIGHTS, config))

@@ -1,9 +1,11 @@
 """Logits and metrics of a model over a whole data set, every example exactly once."""
 
+from collections.abc import Mapping
+
 import jax
 import numpy as np
 
-from xtc_jax.data import Dataset, Task, compute_metrics, eval_batches
+from xtc_jax.data import Dataset, Task, compute_all, eval_batches
 from xtc_jax.quantize import Params
 from xtc_jax.train.mesh import put_batch
 from xtc_jax.train.step import EvalStep
@@ -22,6 +24,9 @@ def predict_logits(step: EvalStep, params: Params, dataset: Dataset, mesh: jax.s
     return logits
 
 
-def evaluate(step: EvalStep, params: Params, dataset: Dataset, task: Task, mesh: jax.sharding.Mesh) -> dict[str, float]:
-    """The task's metrics on ``dataset``, as fractions."""
-    return compute_metrics(task, predict_logits(step, params, dataset, mesh), dataset.labels)
+def evaluate(
+    step: EvalStep, params: Params, datasets: Mapping[str, Dataset], task: Task, mesh: jax.sharding.Mesh
+) -> dict[str, float]:
+    """The task's metrics on each of its validation splits, as fractions; see :func:`xtc_jax.data.compute_all`."""
+    logits = {split: predict_logits(step, params, dataset, mesh) for split, dataset in datasets.items()}
+    return compute_all(task, logits, {split: dataset.labels for split, dataset in datasets.items()})

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class Run:
       label: name on the screen.
       objective: model, teacher and losses.
       optimizer: hyper-parameters, with the number of steps.
-      train_set, eval_set: data; the first of the task's metrics on the second selects the best step.
+      train_set: what it learns from.
+      eval_sets: validation splits by name; the first of the task's metrics on the first selects the best step.
       task: names the metrics.
       directory: gets ``metrics.jsonl``, ``tensorboard/`` and, until the run ends, ``checkpoints/``.
       seed: of dropout and of the data order.
@@ -42,7 +44,7 @@ class Run:
     objective: Objective
     optimizer: OptimizerSpec
     train_set: Dataset
-    eval_set: Dataset
+    eval_sets: Mapping[str, Dataset]
     task: Task
     directory: Path
     seed: int
@@ -83,7 +85,7 @@ def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled |
       compiled: steps of earlier runs; gets those of this one.
 
     Returns:
-      The best parameters and the account of the run.
+      The best parameters and the account of the run; of a run of 0 steps the initial parameters, evaluated.
 
     Raises:
       UserError: the batch size does not fit the devices.
@@ -94,6 +96,8 @@ def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled |
     params = trainable(run.objective, params, jax.random.fold_in(key, run.optimizer.steps))
     state = put_replicated(init_state(params, optimizer, key), mesh)
     teacher = None if teacher is None else put_replicated(teacher, mesh)
+    if run.optimizer.steps == 0:
+        return _measure(run, state, mesh, {} if compiled is None else compiled)
     with checkpoints.open_checkpoints(run.directory / "checkpoints") as checkpointer:
         state = checkpoints.restore_latest(checkpointer, state) or state
         state = _steps(run, state, teacher, checkpointer, mesh, {} if compiled is None else compiled)
@@ -108,6 +112,17 @@ def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled |
 def clear_checkpoints(directory: Path) -> None:
     """Delete what a finished run no longer needs."""
     shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+
+
+def _measure(run: Run, state: TrainState, mesh: jax.sharding.Mesh, compiled: Compiled) -> RunResult:
+    """A run of 0 steps. It leaves no checkpoint: there is nothing to resume, and its parameters are given anew each time."""
+    begun = time.monotonic()
+    metrics = evaluate(_eval_step(run, mesh, compiled), state.params, run.eval_sets, run.task, mesh)
+    seconds = time.monotonic() - begun
+    (run.directory / "metrics.jsonl").unlink(missing_ok=True)  # of a process that was killed right here
+    with metrics_writer(run.directory) as write:
+        write(0, {**{f"eval/{name}": value for name, value in metrics.items()}, "seconds": seconds})
+    return RunResult(jax.device_get(student_params(state.params)), metrics, 0, seconds, 0.0)
 
 
 def _metrics(record: Record) -> dict[str, float]:
@@ -167,7 +182,7 @@ def _steps(
                 shown |= means
                 window.clear()
             if step % run.eval_every == 0 or step == total:
-                metrics = evaluate(eval_step, state.params, run.eval_set, run.task, mesh)
+                metrics = evaluate(eval_step, state.params, run.eval_sets, run.task, mesh)
                 record = {f"eval/{name}": value for name, value in metrics.items()}
                 # The record first: a checkpoint without its metrics could not be chosen, a record without its
                 # checkpoint is dropped on resuming.
