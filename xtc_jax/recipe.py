@@ -153,14 +153,14 @@ def make_recipe(config: ConfigDict) -> Recipe:
 
 
 def _check_keys(config: ConfigDict, like: ConfigDict, where: str, more: tuple[str, ...] = ()) -> None:
-    """Every key of ``like``, and no others but ``more`` and blocks that no stage is named after."""
+    """Every key of ``like``, and no others but, at the top, ``more`` and blocks that no stage is named after."""
     for key, value in like.items():
         if key not in config:
             raise UserError(f"{where} lacks the key {key!r}; make it with base_config and stage_config")
         if isinstance(value, ConfigDict):
             _check_keys(config[key], value, f"{where}.{key}")
     for key in config:
-        if key not in like and key not in more and not isinstance(config[key], ConfigDict):
+        if key not in like and key not in more and not (where == "config" and isinstance(config[key], ConfigDict)):
             raise UserError(f"{where} has an unknown key {key!r}; use one of {', '.join(like)}")
 
 
@@ -205,9 +205,12 @@ def _check_loss(name: str, config: ConfigDict) -> None:
 
 
 def _rules(name: str, config: ConfigDict) -> QuantRules | None:
-    if config.weight_bits == 32:
-        return None
     where = f"config.{name}"
+    if config.weight_bits == 32:
+        for key in ("bit_schedule", "quantizer", "stochastic", "extra_rules"):
+            if config[key]:
+                raise UserError(f"{where}.{key} is set, but weight_bits=32 quantizes nothing")
+        return None
     activation = ActivationSpec(
         config.activation_bits, config.activation_range, config.activation_symmetric, config.activation_start
     )
