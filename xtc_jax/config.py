@@ -127,7 +127,8 @@ def add_phases(config: ConfigDict, name: str, phases: Sequence[Phase], **shared:
       config: gets ``config.<name>_1``, ``config.<name>_2``, … and, for the last, ``config.<name>``.
       name: of the last stage.
       phases: ``(losses, weights, steps, learning rate)`` each; losses that are not named have weight 0.
-      shared: further keys of every one of these stages; ``init``, ``model``, ``layers``, ``split`` and ``result`` only where they belong.
+      shared: further keys of every one of these stages; ``init``, ``model``, ``layers`` and ``split`` of the first alone,
+        ``result`` of the last.
 
     Returns:
       The names of the stages, to be appended to ``config.stages``.
