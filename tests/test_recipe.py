@@ -1,7 +1,7 @@
 import pytest
 
 from xtc_jax.compress import DistillSpec
-from xtc_jax.config import LOCAL_MODEL, base_config, parse_arg, shrink, stage_config
+from xtc_jax.config import base_config, stage_config
 from xtc_jax.errors import UserError
 from xtc_jax.quantize import named_rules
 from xtc_jax.recipe import digest, make_recipe
@@ -17,42 +17,10 @@ def a_config(**values):
     return config
 
 
-DEFAULTS = {"task": "sst2", "layers": 6, "scale": 0.5, "runlocal": False}
-
-
-@pytest.mark.parametrize(
-    ("arg", "expected"),
-    [
-        ("", {}),
-        ("cola", {"task": "cola"}),
-        ("cola,layers=5,runlocal", {"task": "cola", "layers": 5, "runlocal": True}),
-        ("runlocal=true,scale=2", {"runlocal": True, "scale": 2.0}),
-        ("runlocal=0", {}),
-        ("task=rte", {"task": "rte"}),
-    ],
-)
-def test_a_config_argument_overrides_the_defaults(arg, expected):
-    assert parse_arg(arg, **DEFAULTS).to_dict() == {**DEFAULTS, **expected}
-
-
-@pytest.mark.parametrize(
-    ("arg", "message"),
-    [
-        ("depth=3", "config argument 'depth=3': unknown; use task, layers, scale, runlocal"),
-        ("layers=six", "config argument 'layers=six': 'six' is not a int"),
-        ("scale=big", "config argument 'scale=big': 'big' is not a float"),
-    ],
-)
-def test_a_wrong_config_argument_is_named(arg, message):
-    with pytest.raises(UserError) as error:
-        parse_arg(arg, **DEFAULTS)
-    assert str(error.value) == message
-
-
 def test_stages_come_in_order_with_their_values_parsed():
     teacher, reduce, quantize = make_recipe(a_config()).stages
     assert (teacher.name, teacher.result, teacher.rules, teacher.loss) == ("teacher", "teacher", None, DistillSpec())
-    assert (reduce.result, reduce.layers, reduce.teacher) == ("reduced", (1, 3, 5, 7, 9, 11), "teacher")
+    assert (reduce.result, reduce.layers, reduce.teacher) == ("reduced", "1,3,5,7,9,11", "teacher")
     assert quantize.rules == named_rules("deepspeed", 1, 8)
 
 
@@ -81,30 +49,6 @@ def test_epochs_become_steps_unless_steps_are_given(values, expected):
     config = base_config(stages=("only",))
     config.only = stage_config(**values)
     assert make_recipe(config).stages[0].counts(10) == expected
-
-
-def test_runlocal_shrinks_model_data_and_steps():
-    config = a_config(model="google-bert/bert-base-uncased", runlocal=True)
-    small = make_recipe(config)
-    assert small.config["model"] == LOCAL_MODEL
-    data = small.config["data"]
-    assert (data["max_length"], data["buckets"], data["limit_train"], data["limit_validation"]) == (32, [32], 128, 64)
-    assert [stage.counts(1000) for stage in small.stages] == [(6, 1)] * 3
-    assert [stage.layers for stage in small.stages] == [(), (1, 3, 5), ()]
-    assert {stage.batch_size for stage in small.stages} == {8}
-    assert config.model == "google-bert/bert-base-uncased"
-
-
-@pytest.mark.parametrize("model", ["pinned:all-MiniLM-L6-v2", "./mine", "/data/mine"])
-def test_runlocal_keeps_a_model_that_is_already_here(model):
-    assert shrink(a_config(model=model)).model == model
-
-
-def test_runlocal_does_not_grow_what_is_small_already():
-    config = a_config()
-    config.data.max_length, config.data.limit_train, config.teacher.steps, config.teacher.batch_size = 16, 20, 2, 4
-    small = shrink(config)
-    assert (small.data.max_length, small.data.limit_train, small.teacher.steps, small.teacher.batch_size) == (16, 20, 2, 4)
 
 
 def fingerprints(config):
