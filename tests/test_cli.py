@@ -277,9 +277,31 @@ CASES = [
     (nothing, ("--config.task=sst3", "--config.data.text=()"), "unknown task 'sst3'"),
     (nothing, ("--config.typo=1",), "typo"),
     (nothing, ("--config.seed=many",), "many"),
-    (nothing, ("--config.quantize.weight_bits=3",), "weight_bits=3"),
+    (nothing, ("--config.quantize.weight_bits=9",), "config.quantize: the rule set: 9 bits are not offered; use 1 to 8"),
     (nothing, ("--config.quantize.extra_rules=('no_such=1',)",), "quantization rule 'no_such' matches no parameter"),
     (nothing, ("--config.reduce.layers=(1,9)",), "config.reduce.layers=(1, 9)"),
+    (nothing, ("--config.reduce.layers=some",), "use a list such as 1,3,5, or every_other, first(n), last(n), evenly(n)"),
+    (nothing, ("--config.reduce.loss.atention=1",), "the config has no key 'atention'; it has label, logit, attention, hidden"),
+    (nothing, ("--config.stages=('teacher','polish')",), "there is no config.polish that is a stage (there are: "),
+    (
+        nothing,
+        ("--config.quantize.quantizer=ternery",),
+        "unknown quantizer 'ternery'; use one of binary, binary_centred, ternary",
+    ),
+    (nothing, ("--config.quantize.activation_bits=5",), "activations of 5 bits are not offered; use 8, 4 or 32 (off)"),
+    (
+        nothing,
+        ("--config.quantize.activation_range=batch",),
+        "unknown activation range 'batch'; use one of token, tensor, static",
+    ),
+    (
+        nothing,
+        ("--config.quantize.bit_schedule=2@0>4@5>1@9",),
+        "the schedule goes from 2@0 to 4@5; steps must rise and bits fall",
+    ),
+    (nothing, ("--config.quantize.granularity=7",), "groups of 7 do not divide"),
+    (nothing, ("--config.quantize.split=True",), "config.quantize.split=True needs weight_bits=1 and an init of weight_bits=2"),
+    (nothing, ("--config.compute_dtype=float16",), "config.compute_dtype='float16'; use one of float32, bfloat16"),
     (nothing, ("--confg.seed=1",), "--confg.seed=1: not understood"),
 ]
 

@@ -1,6 +1,7 @@
 """The GLUE site's files: names, header, index and answers, and what is refused before anything is written."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,15 @@ def test_mnli_has_two_files_of_which_every_line_is_an_index_and_the_models_answe
         answers = [answer.label for answer in predict(mnli, texts)]
         lines = [f"{first + row}\t{answer}" for row, answer in enumerate(answers)]
         assert (out / file).read_bytes().decode() == "\n".join(["index\tprediction", *lines]) + "\n"
+
+
+def test_the_diagnostic_set_is_answered_by_the_mnli_model_where_it_lies_beside(mnli, root, tmp_path):
+    data = Path(shutil.copytree(root, tmp_path / "data"))
+    (data / "ax").mkdir()
+    shutil.copyfile(root / "mnli" / "test_mismatched.parquet", data / "ax" / "test.parquet")
+    written = write_submission(mnli, str(data), tmp_path / "out")
+    assert [(file.name, count) for file, count in written] == [("MNLI-m.tsv", 5), ("MNLI-mm.tsv", 4), ("AX.tsv", 4)]
+    assert (tmp_path / "out" / "AX.tsv").read_text() == (tmp_path / "out" / "MNLI-mm.tsv").read_text()
 
 
 def test_one_split_may_be_named(mnli, root, tmp_path):

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from xtc_jax import pipeline, summary
-from xtc_jax.bert import BertConfig, init, save_huggingface
+from xtc_jax.bert import BertConfig, init, masked_lm_shapes, nest, save_huggingface
 from xtc_jax.config import base_config, stage_config
 from xtc_jax.data import Dataset, Task, tokenize
 from xtc_jax.recipe import make_recipe
@@ -46,11 +46,11 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def write_model(directory: Path) -> Path:
-    """A Hugging Face directory: ``config.json``, ``model.safetensors`` without a head, ``tokenizer.json``."""
+def write_model(directory: Path, masked_lm: bool = False) -> Path:
+    """A Hugging Face directory: ``config.json``, ``model.safetensors`` without a classifier, ``tokenizer.json``."""
     headless = params(FULL_SIZE, seed=7)
     del headless["classifier"]
-    save_huggingface(directory, FULL_SIZE, headless)
+    save_huggingface(directory, FULL_SIZE, headless | (masked_lm_head(FULL_SIZE) if masked_lm else {}))
     tokenizer().save(str(directory / "tokenizer.json"))
     return directory
 
@@ -84,6 +84,12 @@ def params(config: BertConfig, seed: int = 0) -> dict:
         ),
         shapes,
     )
+
+
+def masked_lm_head(config: BertConfig, seed: int = 0) -> dict:
+    """Random params of the head of a masked language model."""
+    rng = np.random.default_rng(seed)
+    return nest({path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in masked_lm_shapes(config).items()})
 
 
 def dataset(count: int = 32, seed: int = 0, batch_size: int = 8) -> Dataset:

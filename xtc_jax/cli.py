@@ -75,6 +75,22 @@ def _parser() -> _Parser:
         "--to", choices=("huggingface", "flax"), default="huggingface", help="form of the target (default: huggingface)"
     )
 
+    augment = add("augment", _augment, "write a data set with variants of its texts, for the distillation of a small task")
+    augment.add_argument("--model", required=True, help="masked language model (or any BERT): directory, hub id or pinned:NAME")
+    augment.add_argument("--task", required=True, help="GLUE's name, or your own with --text")
+    augment.add_argument("--data", required=True, help="file, directory with TASK/SPLIT.parquet, or pinned:NAME")
+    augment.add_argument("--out", required=True, type=Path, help="new parquet file; the same command goes on with it")
+    augment.add_argument("--split", default="train", help="default: train")
+    augment.add_argument("--count", type=int, default=0, help="variants of a text, at most (default: the task's)")
+    augment.add_argument("--probability", type=float, default=0.4, help="of replacing a word (default: 0.4)")
+    augment.add_argument("--candidates", type=int, default=15, help="words to choose from (default: 15)")
+    augment.add_argument("--max-length", type=int, default=0, help="tokens the model sees (default: as many as it can)")
+    augment.add_argument("--limit", type=int, default=0, help="rows of the source, evenly spaced (default: all)")
+    augment.add_argument("--seed", type=int, default=0, help="default: 0")
+    augment.add_argument("--processes", type=int, default=1, help="working side by side on the CPU; the result is the same")
+    augment.add_argument("--text", nargs="+", default=(), metavar="COL", help="one or two text columns of your own task")
+    augment.add_argument("--label", default="", metavar="COL", help="label column (default: label)")
+
     predict = add("predict", _predict, "classify text with a packed model")
     predict.add_argument("--model", required=True, type=Path, help="packed model directory")
     predict.add_argument("--json", action="store_true", help="one JSON object per line")
@@ -134,6 +150,20 @@ def _convert(arguments: argparse.Namespace, _: list[str]) -> None:
 
     config, tensors = convert(arguments.source, arguments.target, arguments.to)
     print(f"{arguments.target}: {tensors} tensors, {config.num_hidden_layers} layers of {config.hidden_size}")
+
+
+def _augment(arguments: argparse.Namespace, _: list[str]) -> None:
+    from rich.console import Console
+
+    from xtc_jax.augmentation import AugmentSpec, augment
+    from xtc_jax.data import find_task
+
+    same = ("model", "data", "split", "count", "probability", "candidates", "max_length", "limit", "seed", "processes")
+    task = find_task(arguments.task, tuple(arguments.text), arguments.label)
+    spec = AugmentSpec(task=task, **{name: getattr(arguments, name) for name in same})
+    say = Console(stderr=True, highlight=False).print
+    done = augment(spec, arguments.out, lambda line: say(line, markup=False, soft_wrap=True))
+    print(f"{done.path}: {done.rows:,} rows of {done.originals:,}")
 
 
 def _predict(arguments: argparse.Namespace, _: list[str]) -> None:

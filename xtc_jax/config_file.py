@@ -57,7 +57,8 @@ def _check_key(config: ConfigDict, text: str) -> None:
     node: Any = config
     for name in text.removeprefix("--config.").partition("=")[0].split("."):
         if not isinstance(node, ConfigDict) or name not in node:
-            raise UserError(f"{text}: the config has no key {name!r}")
+            known = f"; it has {', '.join(node)}" if isinstance(node, ConfigDict) else ""
+            raise UserError(f"{text}: the config has no key {name!r}{known}")
         node = node[name]
 
 

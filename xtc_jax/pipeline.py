@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from xtc_jax.augmentation import AugmentSpec, augment
 from xtc_jax.bert import read_config
 from xtc_jax.compress import float32_bytes, pack, ready, reduce_layers
 from xtc_jax.data import Dataset, Task, compute_all, far_below_chance
@@ -38,6 +39,7 @@ from xtc_jax.train import (
 )
 
 Result = dict[str, Any]
+AUGMENTED = "augmented.parquet"
 
 
 def run(recipe: Recipe, workdir: Path, say: Say) -> Result:
@@ -139,9 +141,23 @@ def _origin(plan: StagePlan, named: dict[str, StagePlan], setup: Setup) -> Param
 
 
 def _train_set(plan: StagePlan, setup: Setup, recipe: Recipe, say: Say) -> Dataset:
-    """The training data, augmented if the stage says so, in batches of its size."""
-    del recipe, say
-    return replace(setup.train, batch_size=plan.stage.batch_size)
+    """The training data in batches of the stage's size; augmented, which is done once for all stages, if the stage says so."""
+    dataset = setup.train
+    if plan.stage.augmented:
+        config, data = recipe.config["augment"], recipe.config["data"]
+        spec = AugmentSpec(
+            model=config["model"] or recipe.config["model"],
+            task=setup.task,
+            data=data["train"] or data["path"],
+            count=config["count"],
+            probability=config["probability"],
+            candidates=config["candidates"],
+            limit=data["limit_train"],
+            seed=recipe.config["seed"],
+            processes=config["processes"],
+        )
+        dataset = setup.read_train(str(augment(spec, plan.directory.parent / AUGMENTED, say).path))
+    return replace(dataset, batch_size=plan.stage.batch_size)
 
 
 def _finish_stage(plan: StagePlan, setup: Setup, tried: dict[float, RunResult], say: Say) -> Result:

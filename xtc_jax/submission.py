@@ -2,11 +2,12 @@
 
 One file per test split, ``index<TAB>prediction`` under a header of these two words (gluebenchmark.com/faq, "How do I use
 GLUE?"; the files' names and three decimals for STS-B as in jiant, by the benchmark's authors: github.com/nyu-mll/jiant,
-``scripts/postproc/benchmarks.py`` and ``tasks/lib/stsb.py``). The site's zip also holds AX.tsv, the answers to its
-diagnostic set, which is not written here.
+``scripts/postproc/benchmarks.py`` and ``tasks/lib/stsb.py``). The site's zip also holds AX.tsv: the answers of the MNLI
+model to the diagnostic set, written where the data has ``ax/test.parquet``.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ FILES: Mapping[str, tuple[str, ...]] = {
 """``task -> files``, in the order of the task's test splits."""
 
 _NAMED = ("mnli", "qnli", "rte")
+_DIAGNOSTIC = "ax"
 
 
 def predictions(task: Task, logits: np.ndarray) -> list[str]:
@@ -60,8 +62,13 @@ def write_submission(predictor: Predictor, data: str, directory: Path, split: st
     Raises:
       UserError: not a task of GLUE, no such split, a file that exists, or data that cannot be read; nothing is written.
     """
-    targets = _targets(predictor.model.task, data, directory, split)
-    examples = {name: load_unlabelled(data, predictor.model.task, name) for name in targets}
+    task = predictor.model.task
+    targets = _targets(task, data, directory, split)
+    diagnostic = replace(task, name=_DIAGNOSTIC)
+    examples = {
+        name: load_unlabelled(data, diagnostic, "test") if name == _DIAGNOSTIC else load_unlabelled(data, task, name)
+        for name in targets
+    }
     answers = {name: _lines(predictor, found) for name, found in examples.items()}
     directory.mkdir(parents=True, exist_ok=True)
     for name, file in targets.items():
@@ -84,6 +91,8 @@ def _targets(task: Task, data: str, directory: Path, split: str) -> dict[str, Pa
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory}: is a file; --submission takes a directory")
     targets = {name: directory / files[name] for name in ((split,) if split else splits_of(data, task.test))}
+    if task.name == "mnli" and not split and any((Path(data) / _DIAGNOSTIC).glob("test.*")):
+        targets[_DIAGNOSTIC] = directory / "AX.tsv"
     for file in targets.values():
         if file.exists():
             raise UserError(f"{file}: exists already; choose another directory for --submission")

@@ -12,9 +12,11 @@ from xtc_jax.bert.huggingface import (
     save_huggingface,
 )
 from xtc_jax.bert.labels import fit_head, match_labels, permute_head
+from xtc_jax.bert.masked_lm import MASKED_LM, masked_lm_logits, masked_lm_shapes
 from xtc_jax.bert.model import BertOutput, apply, init
 
 __all__ = [
+    "MASKED_LM",
     "BertConfig",
     "BertOutput",
     "apply",
@@ -26,6 +28,8 @@ __all__ = [
     "fit_head",
     "init",
     "load_huggingface",
+    "masked_lm_logits",
+    "masked_lm_shapes",
     "match_labels",
     "nest",
     "permute_head",

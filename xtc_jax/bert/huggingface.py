@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from xtc_jax.bert.config import BertConfig, config_to_dict, read_config
+from xtc_jax.bert.masked_lm import MASKED_LM, masked_lm_shapes
 from xtc_jax.bert.model import init
 from xtc_jax.data import PINNED, pinned_directory
 from xtc_jax.errors import UserError
@@ -24,8 +25,14 @@ from xtc_jax.quantize import INPUT_RANGE, Params, named_leaves, weight_path
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 _POSITION_IDS = "embeddings.position_ids"
-_OWN = ("embeddings.", "encoder.", "pooler.", "classifier.")
-_HEAD = ("pooler/", "classifier/")
+_OWN = ("embeddings.", "encoder.", "pooler.", "classifier.", "cls.predictions.")
+_HEAD = ("pooler/", "classifier/", f"{MASKED_LM}/")
+_UNPREFIXED = ("classifier.", "cls.")
+_TIED = {
+    f"{MASKED_LM}/predictions/decoder/weight": "embeddings/word_embeddings/weight",
+    f"{MASKED_LM}/predictions/decoder/bias": f"{MASKED_LM}/predictions/bias",
+}
+"""Second copies that some checkpoints carry, and what they are copies of."""
 
 
 def resolve_model(source: str) -> Path:
@@ -86,8 +93,9 @@ def load_huggingface(directory: Path) -> tuple[BertConfig, Params]:
       directory: ``config.json`` beside ``model.safetensors``, sharded safetensors or ``pytorch_model.bin``.
 
     Returns:
-      The config, and the params as numpy arrays in the checkpoint's dtypes; ``pooler`` and ``classifier`` only
-      if the checkpoint has them. Heads of other tasks (``cls.*``, ``qa_outputs.*``) are left out.
+      The config, and the params as numpy arrays in the checkpoint's dtypes; ``pooler``, ``classifier`` and the head of
+      the masked language model (``cls``) only if the checkpoint has them. Heads of other tasks
+      (``cls.seq_relationship.*``, ``qa_outputs.*``) are left out.
 
     Raises:
       UserError: not a BERT, unreadable, or tensors missing, unknown or of a wrong shape; names them.
@@ -99,19 +107,36 @@ def load_huggingface(directory: Path) -> tuple[BertConfig, Params]:
         config = BertConfig(**{**config.__dict__, "has_position_ids": True})
         del stripped[_POSITION_IDS]
     flat = {parameter_path(name): value for name, value in stripped.items() if name.startswith(_OWN)}
+    flat = _without_copies(flat, file)
     check_params(flat, config, file)
     return config, nest(flat)
 
 
+def _without_copies(flat: Mapping[str, np.ndarray], file: Path) -> dict[str, np.ndarray]:
+    """``flat`` without the decoder of the masked-language-model head, which must be a copy of what it is tied to."""
+    kept = {path: value for path, value in flat.items() if path not in _TIED}
+    for copy in flat.keys() - kept.keys():
+        origin = kept.setdefault(_TIED[copy], flat[copy])  # decoder.bias may be the only one of the two
+        same = origin.dtype == flat[copy].dtype and origin.shape == flat[copy].shape
+        if not same or origin.tobytes() != flat[copy].tobytes():
+            raise UserError(
+                f"{file}: tensor {tensor_name(copy)} differs from {tensor_name(_TIED[copy])}; only a masked-language-model "
+                "head tied to its embeddings is supported: make them equal, or remove cls.predictions.*"
+            )
+    return kept
+
+
 def check_params(flat: Mapping[str, Any], config: BertConfig, file: Path) -> None:
-    """Compare paths, shapes and dtypes with those of a fresh model of this config; ``pooler`` and ``classifier`` may lack,
-    weights may be split in halves, and Linears may have input ranges.
+    """Compare paths, shapes and dtypes with those of a fresh model of this config.
+
+    ``pooler``, ``classifier`` and ``cls`` (the head of the masked language model) may lack, each as a whole; weights may be
+    split in halves, and Linears may have input ranges.
 
     Raises:
       UserError: a tensor is missing, unknown, or does not fit; names it and ``file``.
     """
     flat = {weight_path(path): value for path, value in flat.items() if not path.endswith(INPUT_RANGE)}
-    expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
+    expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0)))) | masked_lm_shapes(config)
     heads = {head for head in _HEAD if any(path.startswith(head) for path in flat)}
     wanted = {path for path in expected if not path.startswith(_HEAD) or path.startswith(tuple(heads))}
     missing, unknown = sorted(wanted - flat.keys()), sorted(flat.keys() - expected.keys())
@@ -192,17 +217,22 @@ def _from_torch(value: Any) -> np.ndarray:
 def save_huggingface(directory: Path, config: BertConfig, params: Params) -> None:
     """Write ``config.json`` and ``model.safetensors`` that transformers loads.
 
-    A model with a classifier is a ``BertForSequenceClassification``, one without a bare ``BertModel``.
+    A model with a classifier is a ``BertForSequenceClassification``; of the others, one with the head of the masked
+    language model is a ``BertForMaskedLM`` and one without a bare ``BertModel``. The tied decoder is not written twice.
     """
     flat = {tensor_name(path): np.asarray(value) for path, value in named_leaves(params).items()}
-    classifier = "classifier.weight" in flat
+    architecture = "BertModel"
+    if MASKED_LM in params:
+        architecture = "BertForMaskedLM"
+    if "classifier" in params:
+        architecture = "BertForSequenceClassification"
     if config.has_position_ids:
         flat[_POSITION_IDS] = np.arange(config.max_position_embeddings, dtype=np.int64)[None]
-    if classifier:
-        flat = {name if name.startswith("classifier.") else f"bert.{name}": value for name, value in flat.items()}
+    if architecture != "BertModel":
+        flat = {name if name.startswith(_UNPREFIXED) else f"bert.{name}": value for name, value in flat.items()}
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "model.safetensors").write_bytes(save(flat, metadata={"format": "pt"}))
-    raw = config_to_dict(config, "BertForSequenceClassification" if classifier else "BertModel")
+    raw = config_to_dict(config, architecture)
     (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
 
 
@@ -214,15 +244,16 @@ def copy_tokenizer(source: Path, target: Path) -> None:
 
 
 def complete(config: BertConfig, params: Params, key: jax.Array) -> tuple[Params, tuple[str, ...]]:
-    """Float32 params with every module of a classifier: pooler and head are fresh where missing.
+    """Float32 params with exactly the modules of a classifier: pooler and head are fresh where missing.
 
-    A head of another width than ``config.num_labels`` is replaced by a fresh one.
+    A head of another width than ``config.num_labels`` is replaced by a fresh one; the head of a masked language
+    model is dropped.
 
     Returns:
       The params, and the names of the modules that are freshly initialised.
     """
     fresh = init(config, key)
-    kept = dict(params)
+    kept = {name: value for name, value in params.items() if name != MASKED_LM}
     if "classifier" in kept and kept["classifier"]["weight"].shape != fresh["classifier"]["weight"].shape:
         del kept["classifier"]
     new = tuple(name for name in fresh if name not in kept)

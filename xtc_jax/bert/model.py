@@ -19,7 +19,7 @@ from xtc_jax.bert.config import BertConfig
 from xtc_jax.bert.linear import Embedding, LayerNorm, Linear
 from xtc_jax.quantize import Params, einsum
 
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
     "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
     "relu": jax.nn.relu,
@@ -98,7 +98,7 @@ class _Intermediate(nn.Module):
         c = self.config
         y = Linear(c.intermediate_size, c.initializer_range, name="dense")(x)
         # In float32: bfloat16 has 8 bits, and JAX computes another derivative of erfc for it.
-        return _ACTIVATIONS[c.hidden_act](y.astype(jnp.float32)).astype(x.dtype)
+        return ACTIVATION_FUNCTIONS[c.hidden_act](y.astype(jnp.float32)).astype(x.dtype)
 
 
 class _Layer(nn.Module):
@@ -111,11 +111,14 @@ class _Layer(nn.Module):
         return _Output(self.config, name="output")(inner, x, deterministic), scores
 
 
-class _Encoder(nn.Module):
+class Encoder(nn.Module):
+    """The layers."""
+
     config: BertConfig
 
     @nn.compact
     def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[list[Array], list[Array]]:
+        """L + 1 hidden states ``(batch, length, hidden)`` and L attention scores ``(batch, heads, query, key)``."""
         hidden, scores = [x], []
         for i in range(self.config.num_hidden_layers):
             x, layer_scores = _Layer(self.config, name=f"layer_{i}")(x, mask, deterministic)
@@ -124,12 +127,15 @@ class _Encoder(nn.Module):
         return hidden, scores
 
 
-class _Embeddings(nn.Module):
+class Embeddings(nn.Module):
+    """The sum of three tables, normalised: ``(batch, length, hidden)``."""
+
     config: BertConfig
-    dtype: Any
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, input_ids: Array, token_type_ids: Array, deterministic: bool) -> Array:
+        """Words, segments and positions."""
         c = self.config
 
         def table(name: str, rows: int) -> Embedding:
@@ -164,8 +170,8 @@ class BertClassifier(nn.Module):
     ) -> BertOutput:
         """A forward pass with every intermediate; XLA drops what is not used."""
         c = self.config
-        x = _Embeddings(c, self.dtype, name="embeddings")(input_ids, token_type_ids, deterministic)
-        hidden, scores = _Encoder(c, name="encoder")(x, attention_mask, deterministic)
+        x = Embeddings(c, self.dtype, name="embeddings")(input_ids, token_type_ids, deterministic)
+        hidden, scores = Encoder(c, name="encoder")(x, attention_mask, deterministic)
         pooled = _Pooler(c, name="pooler")(hidden[-1])
         rate = c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
         pooled = nn.Dropout(rate)(pooled, deterministic=deterministic)
