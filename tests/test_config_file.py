@@ -35,11 +35,16 @@ def test_overrides_are_read_as_the_type_of_their_key(write):
         "--config.seed=7",
         "--config.runlocal=true",
         "--config.teacher.learning_rate=1",
-        "--config.teacher.layers=(1,3)",
+        "--config.teacher.layers=1,3",
+        "--config.teacher.bit_schedule=8@0>1@10",
+        "--config.teacher.grid=(1e-5,5e-5)",
+        "--config.teacher.loss.hidden=2",
         "--config.data.path=some/where",
     )
     config = read_config_file(write(CONFIG), overrides)
-    assert (config.seed, config.runlocal, config.teacher.layers) == (7, True, (1, 3))
+    assert (config.seed, config.runlocal, config.teacher.layers) == (7, True, "1,3")
+    assert (config.teacher.bit_schedule, config.teacher.grid) == ("8@0>1@10", (1e-5, 5e-5))
+    assert config.teacher.loss.hidden == 2.0
     assert type(config.teacher.learning_rate) is float
     assert config.data.path == "some/where"
 
@@ -53,6 +58,7 @@ def test_the_last_of_equal_overrides_wins(write):
     [
         (("--config.typo=1",), "typo"),
         (("--config.teacher.typo=1",), "typo"),
+        (("--config.teacher.loss.typo=1",), "typo"),
         (("--config.seed=many",), "many"),
         (("--config.seed=1.5",), "1.5"),
         (("--config.runlocal=maybe",), "maybe"),

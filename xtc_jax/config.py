@@ -127,7 +127,8 @@ def add_phases(config: ConfigDict, name: str, phases: Sequence[Phase], **shared:
       config: gets ``config.<name>_1``, ``config.<name>_2``, … and, for the last, ``config.<name>``.
       name: of the last stage.
       phases: ``(losses, weights, steps, learning rate)`` each; losses that are not named have weight 0.
-      shared: further keys of every one of these stages; ``init``, ``layers``, ``split`` and ``result`` only where they belong.
+      shared: further keys of every one of these stages; ``init``, ``model``, ``layers`` and ``split`` of the first alone,
+        ``result`` of the last.
 
     Returns:
       The names of the stages, to be appended to ``config.stages``.
@@ -144,7 +145,7 @@ def add_phases(config: ConfigDict, name: str, phases: Sequence[Phase], **shared:
         given = dict(zip(losses, map(float, weights), strict=True))
         values = {**shared, "loss": {**shared.get("loss", {}), **dict.fromkeys(LOSSES, 0.0), **given}}
         if i > 0:
-            values |= {"init": names[i - 1], "layers": "", "split": False}
+            values |= {"init": names[i - 1], "model": "", "layers": "", "split": False}
         if i < len(phases) - 1:
             values.pop("result", None)
         values["steps" if isinstance(steps, int) else "epochs"] = steps
@@ -213,6 +214,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
         stage.grid = stage.grid[:2]
         stage.layers, stage.match = _local_layers(stage.layers), _local_layers(stage.match)
         stage.bit_schedule = _local_schedule(stage.bit_schedule)
+        stage.activation_start = min(stage.activation_start, 1)
+        stage.extra_rules = tuple(_local_rule(rule) for rule in stage.extra_rules)
     return small
 
 
@@ -229,6 +232,14 @@ def _local_layers(text: str) -> str:
 
 
 def _local_schedule(text: str) -> str:
-    """The same bits, at steps 0, 1, 2, …"""
-    bits = re.findall(r"(\d+)@\d+", text)
+    """The same bits, at steps 0, 1, 2, …; of more than there are steps, the last."""
+    bits = re.findall(r"(\d+)@\d+", text)[-_LOCAL_STEPS:]
     return ">".join(f"{number}@{step}" for step, number in enumerate(bits))
+
+
+def _local_rule(text: str) -> str:
+    """The same rule with its steps early; what is no rule stays as it is, to be refused later."""
+    pattern, found, spec = text.rpartition("=")
+    bits, *options = spec.split(",")
+    started = [re.sub(r"@\d+$", "@1", option) for option in options]
+    return f"{pattern}{found}{','.join([_local_schedule(bits) or bits, *started])}"

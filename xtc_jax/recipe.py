@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from xtc_jax.compress import DistillSpec
 from xtc_jax.config import base_config, shrink, stage_config
 from xtc_jax.errors import UserError
-from xtc_jax.quantize import ActivationSpec, Granularity, QuantRules, named_rules, parse_bits, with_extra_rules
+from xtc_jax.quantize import RANGES, ActivationSpec, Granularity, QuantRules, named_rules, parse_bits, with_extra_rules
 
 _RESERVED = (*base_config(), "packed", "augmented")
 _LEAST = {
@@ -153,14 +153,14 @@ def make_recipe(config: ConfigDict) -> Recipe:
 
 
 def _check_keys(config: ConfigDict, like: ConfigDict, where: str, more: tuple[str, ...] = ()) -> None:
-    """Every key of ``like``, and no others but ``more`` and blocks that no stage is named after."""
+    """Every key of ``like``, and no others but, at the top, ``more`` and blocks that no stage is named after."""
     for key, value in like.items():
         if key not in config:
             raise UserError(f"{where} lacks the key {key!r}; make it with base_config and stage_config")
         if isinstance(value, ConfigDict):
             _check_keys(config[key], value, f"{where}.{key}")
     for key in config:
-        if key not in like and key not in more and not isinstance(config[key], ConfigDict):
+        if key not in like and key not in more and not (where == "config" and isinstance(config[key], ConfigDict)):
             raise UserError(f"{where} has an unknown key {key!r}; use one of {', '.join(like)}")
 
 
@@ -205,14 +205,23 @@ def _check_loss(name: str, config: ConfigDict) -> None:
 
 
 def _rules(name: str, config: ConfigDict) -> QuantRules | None:
-    if config.weight_bits == 32:
-        return None
     where = f"config.{name}"
+    if config.weight_bits == 32:
+        for key in ("bit_schedule", "quantizer", "stochastic", "extra_rules"):
+            if config[key]:
+                raise UserError(f"{where}.{key} is set, but weight_bits=32 quantizes nothing")
+        return None
+    if config.activation_range not in RANGES:
+        raise UserError(f"{where}.activation_range={config.activation_range!r}; use one of {', '.join(RANGES)}")
+    word = config.granularity
+    if not (word.isdecimal() or word in ("tensor", "row")):
+        raise UserError(f"{where}.granularity={word!r}; use tensor, row or the size of a group")
     activation = ActivationSpec(
         config.activation_bits, config.activation_range, config.activation_symmetric, config.activation_start
     )
     schedule = parse_bits(config.bit_schedule, f"{where}.bit_schedule")[1] if config.bit_schedule else ()
-    word = config.granularity
+    if config.bit_schedule and not schedule:
+        raise UserError(f"{where}.bit_schedule={config.bit_schedule!r} has no steps; write for example 8@0>4@500>1@1000")
     granularity: Granularity = int(word) if word.isdecimal() else word
     try:
         rules = named_rules(

@@ -241,3 +241,54 @@ def test_fresh_weights_are_normal_biases_zero_and_layer_norms_one():
 def test_bert_base_with_two_classes_has_the_known_number_of_parameters():
     shapes = jax.eval_shape(lambda: init(BertConfig(), jax.random.key(0)))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 109_483_778
+
+
+@pytest.fixture(scope="module")
+def both_dtypes(params, inputs):
+    """The same forward pass computed in float32 and in bfloat16."""
+    run = functools.partial(jax.jit(apply, static_argnums=0, static_argnames=("intermediates", "dtype")), CONFIG)
+    return [run(params, *inputs, intermediates=True, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)]
+
+
+def test_in_bfloat16_hidden_states_are_bfloat16_and_scores_and_logits_float32(both_dtypes):
+    wide, narrow = both_dtypes
+    assert {leaf.dtype for leaf in jax.tree.leaves(wide)} == {jnp.dtype("float32")}
+    assert {state.dtype for state in narrow.hidden_states} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in (*narrow.attention_scores, narrow.logits)} == {jnp.dtype("float32")}
+    assert jax.tree.map(jnp.shape, narrow) == jax.tree.map(jnp.shape, wide)
+
+
+def test_bfloat16_differs_from_float32_by_its_rounding_and_no_more(both_dtypes, inputs):
+    wide, narrow = both_dtypes
+    valid = np.asarray(inputs[2]) > 0
+    for w, n in zip(wide.hidden_states, narrow.hidden_states, strict=True):
+        error = np.abs(np.asarray(n, np.float32) - np.asarray(w))[valid]
+        assert 0 < error.max() < 2**-4  # of values up to 4, LayerNorm's, which bfloat16 rounds by 2^-7
+    # The embedding output is summed and normalised in float32, and rounded once.
+    np.testing.assert_array_equal(wide.hidden_states[0].astype(jnp.bfloat16), narrow.hidden_states[0])
+    np.testing.assert_allclose(narrow.logits, wide.logits, rtol=0, atol=0.1 * float(jnp.max(jnp.abs(wide.logits))))
+
+
+@pytest.mark.parametrize("kind", ["fake-quantized", "packed"])
+def test_a_small_models_integers_are_exact_in_bfloat16_too(inputs, kind):
+    """Codes up to 128 are bfloat16 numbers: quantized and packed weights give what float32 gives, but for the activations."""
+    ids, types, mask = inputs
+    params, rules = toy.params(SQUARE), named_rules("deepspeed", 2, 8)
+    small = fake_quantize(params, rules) if kind == "fake-quantized" else ready(pack(params, rules))
+    run = functools.partial(jax.jit(apply, static_argnums=0, static_argnames="dtype"), SQUARE, small)
+    wide, narrow = (run(ids % 24, types, mask, dtype=dtype).logits for dtype in (jnp.float32, jnp.bfloat16))
+    assert narrow.dtype == jnp.float32
+    np.testing.assert_allclose(narrow, wide, rtol=0, atol=0.05 * float(jnp.max(jnp.abs(wide))))
+
+
+def test_gradients_of_bfloat16_are_float32_and_reach_every_parameter(inputs):
+    ids, types, mask = inputs
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        return jnp.sum(apply(SQUARE, params, ids % 24, types, mask, dtype=jnp.bfloat16).logits ** 2)
+
+    for path, leaf in named_leaves(gradient(toy.params(SQUARE))).items():
+        assert leaf.dtype == jnp.float32, path
+        assert np.any(leaf), path

@@ -1,5 +1,6 @@
 """The distillation losses: DeepSpeed's numbers, independence of padding, and sums that add up over a split batch."""
 
+import itertools
 import json
 
 import jax
@@ -8,7 +9,17 @@ import numpy as np
 import pytest
 
 from xtc_jax.bert import BertOutput
-from xtc_jax.compress import DistillSpec, LayerMap, attention_loss, distillation_losses, hidden_loss, label_loss, logit_loss
+from xtc_jax.compress import (
+    DistillSpec,
+    LayerMap,
+    attention_loss,
+    distillation_losses,
+    hidden_loss,
+    label_loss,
+    logit_loss,
+    new_projection,
+    project,
+)
 
 LENGTHS = (7, 3, 5, 0)
 VALID = jnp.array([True, True, True, False])
@@ -234,3 +245,156 @@ def test_a_student_equal_to_its_teacher_has_no_attention_and_hidden_loss(outputs
     spec = DistillSpec(logit=0.0)
     losses = distillation_losses(model, model, mask_of(7), VALID, LayerMap((0, 1, 2, 3)), spec, regression=False)
     assert {name: float(loss) for name, loss in losses.items()} == {"attention": 0.0, "hidden": 0.0}
+
+
+def soft(z):
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def oracle(student, teacher, lengths, kept, spec, regression):
+    """method.md sections 1 and 2 in float64, one example and one layer at a time, on plain arrays."""
+    real = [n for n in lengths if n]
+    zs, zt = student["logits"].astype(float), teacher["logits"].astype(float)
+    if regression:
+        logit = sum((zs[b, 0] - zt[b, 0]) ** 2 for b, n in enumerate(lengths) if n) / len(real)
+    else:
+        cross = -(soft(zt / spec.temperature) * np.log(soft(zs / spec.temperature))).sum(axis=1)
+        logit = sum(cross[b] for b, n in enumerate(lengths) if n) / len(real)
+        logit /= zs.shape[1] if spec.logit_norm == "deepspeed" else 1
+    attention = 0.0
+    for s, t in enumerate(kept):
+        error = (student["scores"][s].astype(float) - teacher["scores"][t]) ** 2
+        batch, heads, length, _ = error.shape
+        if spec.attention_norm == "deepspeed":
+            attention += error.mean()
+        elif spec.attention_norm == "ternarybert":
+            attention += sum(error[b, :, :, :n].sum() for b, n in enumerate(lengths)) / (batch * heads * length**2)
+        else:
+            attention += sum(error[b, :, :n, :n].sum() for b, n in enumerate(lengths)) / (heads * sum(n * n for n in lengths))
+    hidden = 0.0
+    for s, t in enumerate([max(kept[0] - 1, 0), *(layer + 1 for layer in kept)]):
+        error = (student["hidden"][s].astype(float) - teacher["hidden"][t]) ** 2
+        if spec.hidden_norm == "deepspeed":
+            hidden += error.mean()
+        else:
+            hidden += sum(error[b, :n].sum() for b, n in enumerate(lengths)) / (error.shape[2] * sum(lengths))
+    return {"logit": spec.logit * logit, "attention": spec.attention * attention, "hidden": spec.hidden * hidden}
+
+
+def random_outputs(rng, layers, batch, length, heads, hidden, labels):
+    return {
+        "logits": 3 * rng.normal(size=(batch, labels)).astype(np.float32),
+        "hidden": [rng.normal(size=(batch, length, hidden)).astype(np.float32) for _ in range(layers + 1)],
+        "scores": [2 * rng.normal(size=(batch, heads, length, length)).astype(np.float32) for _ in range(layers)],
+    }
+
+
+def as_outputs(arrays):
+    hidden, scores = (tuple(jnp.asarray(x) for x in arrays[name]) for name in ("hidden", "scores"))
+    return BertOutput(jnp.asarray(arrays["logits"]), hidden, scores)
+
+
+NORM_CASES = list(itertools.product(["deepspeed", "textbook"], NORMS, ["valid", "deepspeed"]))
+
+
+@pytest.mark.parametrize("norms", NORM_CASES, ids="-".join)
+@pytest.mark.parametrize(
+    ("kept", "depth", "lengths", "sizes"),
+    [
+        ((1, 3, 5), 6, (7, 3, 5, 0), (2, 6, 3)),
+        ((0, 2), 4, (1, 9), (3, 4, 2)),
+        ((0, 1, 2), 3, (4, 4, 4), (1, 8, 5)),
+        ((3,), 4, (5, 2, 1, 8, 3), (2, 2, 1)),
+    ],
+    ids=["every other", "from the first", "all", "one, regression"],
+)
+def test_every_normalisation_and_map_equals_the_method_in_numpy(rng, norms, kept, depth, lengths, sizes):
+    batch, length, labels = len(lengths), max(lengths), sizes[2]
+    student = random_outputs(rng, len(kept), batch, length, *sizes)
+    teacher = random_outputs(rng, depth, batch, length, *sizes)
+    weights = {"logit": 0.5, "attention": 2.0, "hidden": 3.0, "temperature": 1.5}
+    spec = DistillSpec(**weights, **dict(zip(("logit_norm", "attention_norm", "hidden_norm"), norms, strict=True)))
+    mask = jnp.asarray(np.arange(length) < np.array(lengths)[:, None], jnp.int32)
+    losses = distillation_losses(
+        as_outputs(student), as_outputs(teacher), mask, jnp.array(lengths) > 0, LayerMap(kept), spec, regression=labels == 1
+    )
+    expected = oracle(student, teacher, lengths, kept, spec, labels == 1)
+    # DeepSpeed's own mask rounds scores to the float32 ulp at 1e4, 0.001, at masked keys.
+    loose = {"attention": 2e-3 if norms[1] == "deepspeed" else 1e-5}
+    for name, value in expected.items():
+        assert float(losses[name]) == pytest.approx(value, rel=loose.get(name, 1e-5))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_temperature_divides_both_logits_and_no_factor_makes_up_for_it(temperature):
+    student, teacher, one = np.array([[2.0, -1.0, 0.5]]), np.array([[0.0, 3.0, 1.0]]), jnp.ones(1, bool)
+    loss = logit_loss(jnp.asarray(student), jnp.asarray(teacher), one, False, "textbook", temperature).value()
+    by_hand = -(soft(teacher / temperature) * np.log(soft(student / temperature))).sum()
+    assert float(loss) == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_an_infinite_temperature_leaves_the_uniform_cross_entropy():
+    loss = logit_loss(jnp.array([[2.0, -1.0]]), jnp.array([[0.0, 3.0]]), jnp.ones(1, bool), False, "textbook", 1e6)
+    assert float(loss.value()) == pytest.approx(np.log(2), rel=1e-5)
+
+
+def test_regression_has_no_temperature():
+    student, teacher, valid = jnp.array([[1.0], [4.0]]), jnp.array([[0.5], [1.0]]), jnp.ones(2, bool)
+    assert logit_loss(student, teacher, valid, True, temperature=7.0) == logit_loss(student, teacher, valid, True)
+
+
+def states(rng, layers, width):
+    return tuple(jnp.asarray(rng.normal(size=(4, 7, width)), jnp.float32) for _ in range(layers + 1))
+
+
+@pytest.fixture
+def two_widths(rng):
+    """A student of 4 features and 2 layers, a teacher of 6 and 4, and ``loss(projection)`` of their hidden states."""
+    student = BertOutput(jnp.zeros((4, 3)), states(rng, 2, 4), ())
+    teacher = BertOutput(jnp.zeros((4, 3)), states(rng, 4, 6), ())
+    spec = DistillSpec(logit=0.0, attention=0.0)
+
+    @jax.jit
+    def loss(projection):
+        given = student, teacher, mask_of(7), VALID, LayerMap((1, 3)), spec
+        return distillation_losses(*given, regression=False, projection=projection)["hidden"]
+
+    return student, teacher, loss
+
+
+def test_a_teacher_of_another_width_is_compared_through_one_projection_of_every_hidden_state(two_widths, rng):
+    student, teacher, loss = two_widths
+    weight, bias = rng.normal(size=(6, 4)).astype(np.float32), rng.normal(size=6).astype(np.float32)
+    widened = [np.asarray(state) @ weight.T + bias for state in student.hidden_states]
+    errors = [(s - t) ** 2 for s, t in zip(widened, teacher.hidden_states[::2], strict=True)]
+    by_hand = sum(sum(error[b, :n].sum() for b, n in enumerate(LENGTHS)) / (6 * sum(LENGTHS)) for error in errors)
+    assert float(loss({"weight": jnp.asarray(weight), "bias": jnp.asarray(bias)})) == pytest.approx(float(by_hand), rel=1e-5)
+
+
+def test_gradients_reach_weight_and_bias_of_the_projection_and_following_them_lowers_the_loss(two_widths):
+    *_, loss = two_widths
+    projection = new_projection(jax.random.key(0), 4, 6)
+    gradients = jax.jit(jax.grad(loss))
+    losses = []
+    for _ in range(20):
+        losses.append(float(loss(projection)))
+        gradient = gradients(projection)
+        assert all(np.abs(leaf).min() > 0 for leaf in jax.tree.leaves(gradient))
+        projection = jax.tree.map(lambda p, g: p - 0.2 * g, projection, gradient)
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_fresh_projection_has_small_normal_weights_and_no_bias():
+    projection = new_projection(jax.random.key(0), 64, 48)
+    assert projection["weight"].shape == (48, 64)
+    assert float(jnp.std(projection["weight"])) == pytest.approx(0.02, rel=0.05)
+    assert projection["bias"].tolist() == [0.0] * 48
+
+
+def test_without_a_projection_hidden_states_are_compared_as_they_are(rng):
+    hidden = states(rng, 0, 4)[0]
+    assert project(hidden, None) is hidden
+    narrow = project(hidden.astype(jnp.bfloat16), {"weight": jnp.eye(4), "bias": jnp.zeros(4)})
+    np.testing.assert_array_equal(narrow, hidden.astype(jnp.bfloat16).astype(jnp.float32))

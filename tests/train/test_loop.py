@@ -8,8 +8,11 @@ import toy
 
 from xtc_jax.compress import DistillSpec, layer_map
 from xtc_jax.errors import UserError
+from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, named_leaves, named_rules
 from xtc_jax.train import Objective, OptimizerSpec, Run, clear_checkpoints, loop, train
 from xtc_jax.train.metrics import read_metrics
+from xtc_jax.train.state import TrainState
+from xtc_jax.train.step import PROJECTION
 
 SHAPE = toy.shape(1, dropout=0.1)
 STEPS, EVERY = 60, 15
@@ -45,6 +48,12 @@ def start():
     return toy.params(SHAPE, seed=2)
 
 
+def one_shape():
+    """Data of a single padded length: half as much to compile."""
+    one = dataclasses.replace(toy.dataset(), buckets=(16,))
+    return {"train_set": one, "eval_sets": {"validation": one}}
+
+
 def steps_of(directory, kind):
     return [record["step"] for record in read_metrics(directory / "metrics.jsonl") if kind in record]
 
@@ -77,8 +86,8 @@ class KilledError(Exception):
     pass
 
 
-def kill_before_the_third_evaluation(monkeypatch):
-    evaluations = iter([loop.evaluate, loop.evaluate])
+def kill_before_the_third_evaluation(monkeypatch, survived=2):
+    evaluations = iter([loop.evaluate] * survived)
 
     def evaluate(*arguments):
         try:
@@ -156,6 +165,106 @@ def test_the_first_of_several_validation_sets_selects(tmp_path):
     result = train(a_run(tmp_path, eval_sets=sets, task=task, optimizer=OptimizerSpec(5e-3, 2, 1)), start(), None)
     assert list(result.metrics) == ["accuracy", "accuracy_mismatched"]
     assert steps_of(tmp_path, "eval/accuracy") == steps_of(tmp_path, "eval/accuracy_mismatched") == [2]
+
+
+class Steps:
+    """In place of the compiled steps: records under which rules and at which rate every step ran."""
+
+    def __init__(self, monkeypatch):
+        self.made, self.run, self.evaluated = [], [], []
+        monkeypatch.setattr(loop, "make_train_step", self.make_train_step)
+        monkeypatch.setattr(loop, "make_eval_step", lambda config, rules, mesh: rules)
+        monkeypatch.setattr(loop, "evaluate", self.evaluate)
+
+    def make_train_step(self, objective, optimizer, mesh):
+        self.made.append(objective.rules)
+
+        def step(state, teacher, batch, rate):
+            self.run.append((objective.rules, float(rate)))
+            return TrainState(state.step + 1, state.params, state.opt_state, state.key), {"loss": np.float32(0)}
+
+        return step
+
+    def evaluate(self, step, *_):
+        self.evaluated.append(step)
+        return {"accuracy": 0.5}
+
+
+SCHEDULED = named_rules("deepspeed", 1, ActivationSpec(8, start=3), schedule=((1, 8), (4, 1)))
+
+
+def scheduled(steps, rate=4.0, **values):
+    return {
+        "objective": Objective(SHAPE, SCHEDULED, None, layer_map((), 1), DistillSpec()),
+        "optimizer": OptimizerSpec(rate, steps, 2, **values),
+        "eval_every": 2,
+    }
+
+
+def test_every_step_runs_at_its_rate_under_the_rules_in_force_and_evaluation_under_the_final_ones(tmp_path, monkeypatch):
+    steps = Steps(monkeypatch)
+    train(a_run(tmp_path, **scheduled(6)), start(), None)
+    rules = [rules.rules[0][1] for rules, _ in steps.run]
+    assert [spec.bits for spec in rules] == [32, 8, 8, 8, 1, 1]
+    assert [spec.activation is not None for spec in rules] == [False, False, False, True, True, True]
+    assert [rate for _, rate in steps.run] == [0.0, 2.0, 4.0, 3.0, 2.0, 1.0]
+    final = SCHEDULED.at(6)
+    assert steps.evaluated == [final] * 3
+    assert (final.rules[0][1].bits, final.rules[0][1].activation.bits) == (1, 8)
+
+
+def test_runs_that_differ_in_learning_rate_and_steps_share_their_compiled_steps(tmp_path, monkeypatch):
+    steps, compiled = Steps(monkeypatch), {}
+    for i, run in enumerate([scheduled(6), scheduled(6, 1.0), scheduled(8, 2.0)]):
+        train(a_run(tmp_path / str(i), **run), start(), None, compiled)
+    # Four trainings in turn, floats, 8 bits, with activations, 1 bit, and one evaluation.
+    assert len(steps.made) == 4
+    assert len(compiled) == 5
+    train(a_run(tmp_path / "other", **scheduled(6, weight_decay=0.5)), start(), None, compiled)
+    assert len(steps.made) == 8
+    assert len(compiled) == 9
+
+
+def test_without_a_dictionary_of_its_own_every_run_compiles_anew(tmp_path, monkeypatch):
+    steps = Steps(monkeypatch)
+    for i in range(2):
+        train(a_run(tmp_path / str(i), **scheduled(1)), start(), None)
+    assert len(steps.made) == 2
+
+
+def test_a_run_killed_in_the_middle_of_a_schedule_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
+    """8 bits rounded at random, then from step 5 on 1 bit and static ranges; killed at step 6, after a checkpoint at 3."""
+    rules = named_rules("deepspeed", 1, ActivationSpec(8, "static", start=5), schedule=((0, 8), (5, 1)), stochastic=True)
+    objective, compiled = Objective(toy.shape(1), rules, None, layer_map((), 1), DistillSpec()), {}
+    changes = {"objective": objective, "optimizer": OptimizerSpec(5e-3, 9, 2), "eval_every": 3, **one_shape()}
+    expected = train(a_run(tmp_path / "whole", **changes), start(), None, compiled)
+    assert len(compiled) == 3
+    with monkeypatch.context() as patch:
+        kill_before_the_third_evaluation(patch, survived=1)
+        with pytest.raises(KilledError):
+            train(a_run(tmp_path / "killed", **changes), start(), None, compiled)
+    assert steps_of(tmp_path / "killed", "eval/accuracy") == [3]
+    result = train(a_run(tmp_path / "killed", **changes), start(), None, compiled)
+    jax.tree.map(np.testing.assert_array_equal, result.params, expected.params)
+    assert result.metrics == expected.metrics
+    finished = [name for name in named_leaves(result.params) if name.endswith(INPUT_RANGE)]
+    assert len(finished) == 6
+
+
+def test_a_narrow_student_learns_its_teachers_hidden_states_through_a_projection_that_stays_behind(tmp_path):
+    student = dataclasses.replace(toy.shape(1), hidden_size=16, intermediate_size=24)
+    objective = Objective(student, None, toy.shape(1), layer_map((), 1), DistillSpec(logit=0.0, attention=0.0))
+    changes = {"objective": objective, "optimizer": OptimizerSpec(2e-2, 40, 4), "eval_every": 40, **one_shape()}
+    trained, seen = toy.params(student, 5), []
+    with pytest.MonkeyPatch.context() as patch:
+        save = loop.checkpoints.save
+        patch.setattr(loop.checkpoints, "save", lambda c, state, metric: (seen.append(state.params), save(c, state, metric)))
+        result = train(a_run(tmp_path, **changes), trained, toy.params(toy.shape(1), 6))
+    losses = [record["hidden"] for record in read_metrics(tmp_path / "metrics.jsonl") if "hidden" in record]
+    assert losses[-1] < losses[0] / 2
+    assert seen[0][PROJECTION]["weight"].shape == (32, 16)
+    assert np.abs(seen[0][PROJECTION]["bias"]).min() > 0
+    assert result.params.keys() == trained.keys()
 
 
 def test_a_batch_that_does_not_fit_the_devices_is_refused(tmp_path):

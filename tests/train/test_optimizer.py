@@ -6,7 +6,7 @@ import pytest
 import toy
 
 from xtc_jax.quantize import named_leaves
-from xtc_jax.train import OptimizerSpec, make_optimizer, schedule
+from xtc_jax.train import OptimizerSpec, learning_rates, make_optimizer, schedule
 from xtc_jax.train.optimizer import decayed
 
 SPEC = OptimizerSpec(learning_rate=5e-2, steps=5, warmup=2, weight_decay=0.1, clip=1.0)
@@ -36,10 +36,11 @@ def test_five_updates_equal_the_reference(rng, size):
     shapes = {"dense/weight": (6, 5), "dense/bias": (6,), "LayerNorm/weight": (6,)}
     params = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
     gradients = [{name: (size * rng.normal(size=s)).astype(np.float32) for name, s in shapes.items()} for _ in range(5)]
-    optimizer = make_optimizer(SPEC)
+    # Every number of the schedule is an argument: the optimizer is made for another run.
+    optimizer = make_optimizer(OptimizerSpec(learning_rate=9.0, steps=99, warmup=9, weight_decay=0.1, clip=1.0))
     now, state = jax.tree.map(jnp.asarray, params), optimizer.init(params)
-    for gradient in gradients:
-        updates, state = optimizer.update(gradient, state, now)
+    for gradient, rate in zip(gradients, learning_rates(SPEC), strict=True):
+        updates, state = optimizer.update(gradient, state, now, rate=rate)
         now = optax.apply_updates(now, updates)
     expected = reference(params, gradients, SPEC)
     for name in shapes:
@@ -49,7 +50,8 @@ def test_five_updates_equal_the_reference(rng, size):
 def test_the_first_update_has_rate_0_yet_the_moments_advance():
     params = {"weight": jnp.ones(3)}
     optimizer = make_optimizer(SPEC)
-    updates, state = optimizer.update({"weight": jnp.full(3, 0.5)}, optimizer.init(params), params)
+    rate = learning_rates(SPEC)[0]
+    updates, state = optimizer.update({"weight": jnp.full(3, 0.5)}, optimizer.init(params), params, rate=rate)
     assert updates["weight"].tolist() == [0.0, 0.0, 0.0]
     np.testing.assert_allclose(state.mu["weight"], 0.05, rtol=1e-6)
     np.testing.assert_allclose(state.nu["weight"], 0.00025, rtol=1e-6)
@@ -58,6 +60,12 @@ def test_the_first_update_has_rate_0_yet_the_moments_advance():
 def test_the_schedule_rises_from_0_to_the_peak_and_falls_to_0():
     rate = schedule(OptimizerSpec(learning_rate=4.0, steps=10, warmup=2))
     assert [float(rate(k)) for k in (0, 1, 2, 6, 9, 10)] == [0.0, 2.0, 4.0, 2.0, 0.5, 0.0]
+
+
+def test_the_rates_of_a_run_are_those_of_its_schedule_in_float32():
+    rates = learning_rates(OptimizerSpec(learning_rate=4.0, steps=6, warmup=2))
+    assert rates.tolist() == [0.0, 2.0, 4.0, 3.0, 2.0, 1.0]
+    assert rates.dtype == np.float32
 
 
 def test_without_warm_up_the_first_update_has_the_peak_rate():

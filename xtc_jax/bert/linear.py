@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from xtc_jax.kernels import PackedTensor, packed_matmul
-from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, FakeQuantized, activation_levels, quantize_activations
+from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, FakeQuantized, activation_levels, matmul, quantize_activations
 
 Weight = Array | FakeQuantized | PackedTensor | Mapping[str, Any]
 
@@ -42,18 +42,18 @@ def _product(x: Array, weight: Weight, input_range: Array | None) -> Array:
         return weight.linear(x, input_range)
     if isinstance(weight, PackedTensor):
         return _packed_product(x, weight, input_range)
-    return _dot(x, weight)
+    return matmul(x, weight)
 
 
 def _packed_product(x: Array, weight: PackedTensor, input_range: Array | None) -> Array:
     spec = weight.activation
     if spec is None:
-        return _dot(x, weight.dequantize())
+        return matmul(x, weight.dequantize())
     assert isinstance(spec, ActivationSpec)
     if weight.is_integer and spec.symmetric:
         levels = activation_levels(x, spec, input_range)
         return packed_matmul(levels.codes.astype(jnp.int8), levels.scale, weight)
-    return _dot(quantize_activations(x, spec, input_range), weight.dequantize())
+    return matmul(quantize_activations(x, spec, input_range), weight.dequantize())
 
 
 def embed(ids: Int[Array, "*batch"], table: Weight) -> Float[Array, "*batch hidden"]:
@@ -62,11 +62,6 @@ def embed(ids: Int[Array, "*batch"], table: Weight) -> Float[Array, "*batch hidd
         return embed(ids, table["first"]) + embed(ids, table["second"])
     assert not isinstance(table, FakeQuantized), "an embedding has no input to quantize"
     return table.rows(ids) if isinstance(table, PackedTensor) else table[ids]
-
-
-def _dot(x: Array, weight: Array) -> Array:
-    contract = (((x.ndim - 1,), (1,)), ((), ()))
-    return jax.lax.dot_general(x, weight.astype(x.dtype), contract, preferred_element_type=jnp.float32)
 
 
 def _parameter(module: nn.Module, name: str, init: jax.nn.initializers.Initializer, shape: tuple[int, ...]) -> Weight:

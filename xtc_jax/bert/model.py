@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 
 from xtc_jax.bert.config import BertConfig
 from xtc_jax.bert.linear import Embedding, LayerNorm, Linear
-from xtc_jax.quantize import Params
+from xtc_jax.quantize import Params, einsum
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -60,11 +60,11 @@ class _SelfAttention(nn.Module):
             return y.reshape(*y.shape[:-1], c.num_attention_heads, c.head_size)
 
         query, key, value = heads("query"), heads("key"), heads("value")
-        scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / math.sqrt(c.head_size)
+        scores = einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(c.head_size)
         bias = jnp.where(mask[:, None, None, :] > 0, 0.0, _MASKED)
         weights = jax.nn.softmax(scores + bias, axis=-1).astype(x.dtype)
         weights = nn.Dropout(c.attention_probs_dropout_prob)(weights, deterministic=deterministic)
-        context = jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+        context = einsum("bhqk,bkhd->bqhd", weights, value).astype(x.dtype)
         return context.reshape(x.shape), scores
 
 
@@ -96,7 +96,9 @@ class _Intermediate(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         c = self.config
-        return ACTIVATION_FUNCTIONS[c.hidden_act](Linear(c.intermediate_size, c.initializer_range, name="dense")(x))
+        y = Linear(c.intermediate_size, c.initializer_range, name="dense")(x)
+        # In float32: bfloat16 has 8 bits, and JAX computes another derivative of erfc for it.
+        return ACTIVATION_FUNCTIONS[c.hidden_act](y.astype(jnp.float32)).astype(x.dtype)
 
 
 class _Layer(nn.Module):

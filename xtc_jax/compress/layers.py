@@ -84,7 +84,8 @@ def parse_layers(text: str, teacher_depth: int) -> tuple[int, ...]:
     Raises:
       UserError: another form, or layers that the teacher does not have.
     """
-    bare = text.replace(" ", "").strip("()") if text.strip().startswith("(") else text.replace(" ", "")
+    bare = re.sub(r"\s*([(),])\s*", r"\1", text.strip())  # no space between digits: "1 3" is not 13
+    bare = bare[1:-1] if bare.startswith("(") and bare.endswith(")") else bare
     if not bare:
         return tuple(range(teacher_depth))
     if re.fullmatch(r"-?\d+(,-?\d+)*,?", bare):
@@ -94,7 +95,7 @@ def parse_layers(text: str, teacher_depth: int) -> tuple[int, ...]:
         raise UserError(f"layers={text!r}: use a list such as 1,3,5, or every_other, first(n), last(n), evenly(n)")
     count = int(match["count"] or teacher_depth // 2)
     if not 1 <= count <= teacher_depth:
-        raise UserError(f"layers={text!r}: the teacher has {teacher_depth} layers")
+        raise UserError(f"layers={text!r}: that keeps {count} of {teacher_depth} layers; keep 1 to {teacher_depth}")
     return tuple(NAMED_LAYERS[match["name"] or "every_other"](teacher_depth, count))
 
 

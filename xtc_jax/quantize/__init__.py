@@ -21,7 +21,7 @@ from xtc_jax.quantize.fake import (
 )
 from xtc_jax.quantize.groups import Granularity, Levels, dequantize, group_count, straight_through
 from xtc_jax.quantize.integer import quantize_asymmetric, quantize_symmetric
-from xtc_jax.quantize.matmul import quantized_matmul
+from xtc_jax.quantize.matmul import einsum, matmul, quantized_matmul
 from xtc_jax.quantize.rules import RULE_SETS, QuantRules, named_rules, parse_rule, weight_path, with_extra_rules
 from xtc_jax.quantize.spec import QUANTIZERS, WeightSpec, check_spec, parse_bits, parse_spec
 from xtc_jax.quantize.split import split, split_ternary
@@ -46,8 +46,10 @@ __all__ = [
     "binarize_centred",
     "check_spec",
     "dequantize",
+    "einsum",
     "fake_quantize",
     "group_count",
+    "matmul",
     "named_leaves",
     "named_rules",
     "parse_bits",

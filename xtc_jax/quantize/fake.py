@@ -14,7 +14,7 @@ from xtc_jax.quantize.activations import ActivationSpec, quantize_activations
 from xtc_jax.quantize.binary import binary_levels
 from xtc_jax.quantize.groups import Levels, dequantize, group_count, pass_gradient, straight_through
 from xtc_jax.quantize.integer import asymmetric_levels, symmetric_levels
-from xtc_jax.quantize.matmul import quantized_matmul
+from xtc_jax.quantize.matmul import matmul, quantized_matmul
 from xtc_jax.quantize.rules import QuantRules
 from xtc_jax.quantize.spec import WeightSpec
 from xtc_jax.quantize.ternary import CLIP, ternary_levels
@@ -52,8 +52,7 @@ class FakeQuantized:
         if self.codes is not None:
             return quantized_matmul(x, self.value, self.codes, self.scale, input_range, self.activation, self.training)
         quantized = quantize_activations(x, self.activation, input_range, self.training)
-        contract = (((x.ndim - 1,), (1,)), ((), ()))
-        return jax.lax.dot_general(quantized, self.value.astype(x.dtype), contract, preferred_element_type=jnp.float32)
+        return matmul(quantized, self.value)
 
 
 def weight_levels(w: Float[Array, "..."], spec: WeightSpec, key: Key[Array, ""] | None = None) -> Levels:

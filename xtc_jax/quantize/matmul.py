@@ -1,4 +1,4 @@
-"""The Linear of a fake-quantized student, in exact integer arithmetic.
+"""Products: :func:`einsum` of floats, and the Linear of a fake-quantized student, in exact integer arithmetic.
 
 ``y = (q_x s_x) (q_w s_w)^T`` is computed as ``(q_x q_w^T) (s_x s_w)``, the integers ``q`` held in floats. At 1 and 2 bits
 every partial sum of ``q_x q_w^T`` is an integer below 2^24 (K * 128, K below 131,072), so a float32 accumulator is exact:
@@ -8,12 +8,54 @@ inputs too, for bfloat16 holds every integer up to 256.
 """
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from xtc_jax.quantize.activations import ActivationSpec, activation_levels, range_cotangent, used_range
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def einsum(subscripts: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``jnp.einsum`` of two arrays: products in the dtype of ``a``, sums and result float32, in the backward pass as well.
+
+    JAX's own backward pass would multiply the float32 cotangent by bfloat16, which every backend does in float32.
+
+    Args:
+      subscripts: ``ab,cb->ac``; every letter of an operand is in the other or in the result.
+      a: float32 or bfloat16.
+      b: float; converted to the dtype of ``a``.
+    """
+    return _einsum(subscripts, a, b.astype(a.dtype))
+
+
+def _einsum_forward(subscripts: str, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
+    return einsum(subscripts, a, b), (a, b)
+
+
+def _einsum_backward(subscripts: str, operands: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    (a, b), (left, right, result) = operands, re.split("->|,", subscripts)
+    narrow = g.astype(a.dtype)
+    da = _einsum(f"{result},{right}->{left}", narrow, b.astype(a.dtype))
+    # Not by way of float32: XLA:CPU (0.10.2 and 0.12) lacks bfloat16 x bfloat16 = float32 for the layout of attention's values.
+    db = jnp.einsum(f"{result},{left}->{right}", narrow, a, preferred_element_type=b.dtype)
+    return da.astype(a.dtype), db
+
+
+def _einsum(subscripts: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(subscripts, a, b, preferred_element_type=jnp.float32)
+
+
+einsum.defvjp(_einsum_forward, _einsum_backward)
+
+
+def matmul(x: Float[Array, "*batch k"], weight: Float[Array, "n k"]) -> Float[Array, "*batch n"]:
+    """``x @ weight.T`` by :func:`einsum`, float32."""
+    batch = "abcdefg"[: x.ndim - 1]
+    return einsum(f"{batch}k,nk->{batch}n", x, weight)
+
 
 Residual = tuple[Array, Array, Array, Array | None, Array | None]
 

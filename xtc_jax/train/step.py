@@ -122,8 +122,13 @@ def make_train_step(
         steered = jax.tree_util.tree_map_with_path(lambda path, g: jnp.zeros_like(g) if _is_range(path) else g, gradients)
         updates, opt_state = optimizer.update(steered, state.opt_state, state.params, rate=rate)
         params = optax.apply_updates(state.params, updates)
-        # The "gradient" of a running range is its new value, see quantize_activations.
-        params = jax.tree_util.tree_map_with_path(lambda path, p, g: g if _is_range(path) else p, params, gradients)
+        # The "gradient" of a running range is its new value, see quantize_activations; (0, 0) where the step did not use it.
+        params = jax.tree_util.tree_map_with_path(
+            lambda path, new, old, g: jnp.where(jnp.any(g != 0), g, old) if _is_range(path) else new,
+            params,
+            state.params,
+            gradients,
+        )
         return TrainState(state.step + 1, params, opt_state, state.key), {"loss": loss, **losses}
 
     everywhere = replicated(mesh)
