@@ -134,7 +134,7 @@ def inferences(count: int, seed: int) -> list[tuple[str, str, int]]:
 
 def write_inference(directory: Path) -> Path:
     """MNLI's five files under ``mnli/``; the matched test split has no labels, the mismatched one -1 for each."""
-    sizes = {"train": 60, "validation_matched": 24, "validation_mismatched": 27, "test_matched": 5, "test_mismatched": 4}
+    sizes = {"train": 60, "validation_matched": 48, "validation_mismatched": 27, "test_matched": 5, "test_mismatched": 4}
     (directory / "mnli").mkdir(parents=True)
     for split, count in sizes.items():
         premise, hypothesis, label = map(list, zip(*inferences(count, len(split)), strict=True))

@@ -120,7 +120,7 @@ def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
     frozen = recipe.make_recipe(read_config_file(arguments.config, overrides))
     say = Console(stderr=True, highlight=False).print
-    results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False))
+    results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False, soft_wrap=True))
     summary.write_report(results, frozen, arguments.workdir)
     screen = Console(width=None if sys.stdout.isatty() else 140)
     screen.print(report.terminal_table(summary.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))

@@ -188,7 +188,8 @@ def _finish_stage(plan: StagePlan, setup: Setup, tried: dict[float, RunResult], 
 
 def _refuse_bad_teacher(plan: StagePlan, setup: Setup, metrics: dict[str, float]) -> None:
     """A teacher far below chance has its labels in another order; a student would learn that order from it."""
-    reason, file = far_below_chance(setup.task, metrics), setup.checkpoints[plan.model].source / "config.json"
+    examples = len(next(iter(setup.validation.values())))
+    reason, file = far_below_chance(setup.task, metrics, examples), setup.checkpoints[plan.model].source / "config.json"
     if reason:
         raise UserError(
             f"config.{plan.stage.name}: this teacher has {reason}; most likely its head has the labels in another order than "

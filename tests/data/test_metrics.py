@@ -101,7 +101,21 @@ def test_several_splits_are_scored_each_by_itself_and_the_selecting_one_comes_fi
     ],
 )
 def test_half_of_chance_or_a_correlation_of_minus_a_quarter_is_the_least_that_passes(name, metrics, reason):
-    assert far_below_chance(GLUE[name], metrics) == reason
+    assert far_below_chance(GLUE[name], metrics, 1000) == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "examples", "refused"),
+    [
+        ("sst2", {"accuracy": 0.2}, 24, False),  # chance minus 3 deviations of 0.102 is 0.194
+        ("sst2", {"accuracy": 0.19}, 24, True),
+        ("cola", {"matthews_correlation": -0.37}, 64, False),  # 3 / 8 = 0.375
+        ("cola", {"matthews_correlation": -0.38}, 64, True),
+        ("mnli", {"accuracy": 0.07}, 48, True),
+    ],
+)
+def test_bad_luck_on_few_examples_is_no_reason(name, metrics, examples, refused):
+    assert (far_below_chance(GLUE[name], metrics, examples) is not None) is refused
 
 
 @settings(deadline=None, max_examples=25)

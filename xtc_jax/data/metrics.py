@@ -89,13 +89,16 @@ def compute_all(task: Task, logits: Mapping[str, np.ndarray], labels: Mapping[st
     }
 
 
-def far_below_chance(task: Task, metrics: Mapping[str, float]) -> str | None:
+def far_below_chance(task: Task, metrics: Mapping[str, float], examples: int) -> str | None:
     """What is wrong with a model that does far worse than guessing; None if it does not.
 
     Bad training ends near chance. Far below it the answers are right and carry the wrong names: an MNLI teacher whose
     head is in another label order has 7 % accuracy (method.md trap 12). The selecting metric decides: an accuracy below
-    half of 1 / classes, a correlation below -0.25.
+    half of 1 / classes, a correlation below -0.25; and, measured on n ``examples``, by more than bad luck: three standard
+    deviations of guessing.
     """
-    name = task.metrics[0]
-    chance, least = (1 / len(task.labels), 0.5 / len(task.labels)) if name == "accuracy" else (0.0, _CORRELATED_BACKWARDS)
+    name, n = task.metrics[0], max(examples, 1)
+    chance = 1 / len(task.labels) if name == "accuracy" else 0.0
+    deviation = math.sqrt(chance * (1 - chance) / n) if name == "accuracy" else 1 / math.sqrt(n)
+    least = min(0.5 * chance if name == "accuracy" else _CORRELATED_BACKWARDS, chance - 3 * deviation)
     return f"{name} {metrics[name]:.4f}, where guessing has {chance:.4f}" if metrics[name] < least else None
