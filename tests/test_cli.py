@@ -281,7 +281,7 @@ CASES = [
     (nothing, ("--config.quantize.extra_rules=('no_such=1',)",), "quantization rule 'no_such' matches no parameter"),
     (nothing, ("--config.reduce.layers=(1,9)",), "config.reduce.layers=(1, 9)"),
     (nothing, ("--config.reduce.layers=some",), "use a list such as 1,3,5, or every_other, first(n), last(n), evenly(n)"),
-    (nothing, ("--config.reduce.loss.atention=1",), "the config has no key 'atention'; it has label, logit, attention, hidden"),
+    (nothing, ("--config.reduce.loss.atention=1",), "the config has no key 'atention'; it has attention, attention_norm"),
     (nothing, ("--config.stages=('teacher','polish')",), "there is no config.polish that is a stage (there are: "),
     (
         nothing,
@@ -292,7 +292,7 @@ CASES = [
     (
         nothing,
         ("--config.quantize.activation_range=batch",),
-        "unknown activation range 'batch'; use one of token, tensor, static",
+        "config.quantize.activation_range='batch'; use one of token, tensor, static",
     ),
     (
         nothing,

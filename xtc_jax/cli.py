@@ -122,7 +122,8 @@ def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
     say = Console(stderr=True, highlight=False).print
     results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False))
     summary.write_report(results, frozen, arguments.workdir)
-    Console().print(report.terminal_table(summary.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
+    screen = Console(width=None if sys.stdout.isatty() else 140)
+    screen.print(report.terminal_table(summary.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
     if plan.PACKED in results:
         packed = results[plan.PACKED]
         print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")

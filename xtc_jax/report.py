@@ -62,7 +62,7 @@ def terminal_table(rows: Sequence[Row], title: str) -> Table:
     """A table for ``rich`` to print."""
     table = Table(title=title)
     for i, name in enumerate(_header(rows)):
-        table.add_column(name, justify="left" if i == 0 else "right")
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=i == 0)
     for row in rows:
         table.add_row(*row.cells())
     return table

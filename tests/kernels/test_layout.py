@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xtc_jax.kernels import INT8, PLANES256, PackedTensor, pack_codes, pack_tensor, packed_width, unpack_codes
+from xtc_jax.kernels import INT8, PLANES256, PackedTensor, pack_codes, pack_tensor, packed_width, stored_bits, unpack_codes
 
 few = settings(deadline=None, max_examples=20)
-bits_of_a_code = st.sampled_from([1, 2])
-LEVELS = {1: [-1, 1], 2: [-1, 0, 1]}
+bits_of_a_code = st.sampled_from([1, 2, 4, 8])
+LEVELS = {1: [-1, 1], 2: [-1, 0, 1], **{bits: range(-(2 ** (bits - 1)), 2 ** (bits - 1)) for bits in range(3, 9)}}
+every_width = pytest.mark.parametrize("bits", range(1, 9))
+jitted_pack = jax.jit(pack_tensor, static_argnums=(2, 3))
 
 
 def packed_by_definition(codes, bits):
@@ -31,16 +33,26 @@ def packed_by_definition(codes, bits):
     return np.concatenate(blocks, axis=1)
 
 
-def random_tensor(rng, shape, bits, row_wise=False, activation_bits=None):
+def random_tensor(rng, shape, bits, groups=1, activation=None):
+    """Integers, scales and the packed tensor of a symmetric grid."""
     values = jnp.asarray(rng.choice(LEVELS[bits], size=shape), jnp.int8)
-    scale = jnp.asarray(rng.uniform(0.5, 2, size=shape[0] if row_wise else 1), jnp.float32)
-    return values, scale, jax.jit(pack_tensor, static_argnums=(2, 3))(values, scale, bits, activation_bits)
+    scale = jnp.asarray(rng.uniform(0.5, 2, size=groups), jnp.float32)
+    return values, scale, jitted_pack(values, scale, bits, activation)
 
 
-@pytest.mark.parametrize("bits", [1, 2])
+def asymmetric_tensor(rng, shape, bits, groups=1):
+    """The float matrix that an asymmetric grid stands for, and its packed tensor."""
+    codes = rng.integers(0, 2**bits, size=shape)
+    scale = rng.uniform(0.5, 2, size=groups).astype(np.float32)
+    zero = rng.integers(-300, 300, size=groups).astype(np.float32)
+    values = ((codes.reshape(groups, -1) + zero[:, None]) * scale[:, None]).reshape(shape).astype(np.float32)
+    return values, jitted_pack(jnp.asarray(codes, jnp.float32), jnp.asarray(scale), bits, None, jnp.asarray(zero))
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
 @pytest.mark.parametrize("k", [256, 768, 384, 3])
 def test_every_byte_is_the_one_the_format_defines(rng, k, bits):
-    codes = rng.integers(0, len(LEVELS[bits]), size=(3, k)).astype(np.uint8)
+    codes = rng.integers(0, 2**bits, size=(3, k)).astype(np.uint8)
     np.testing.assert_array_equal(pack_codes(jnp.asarray(codes), bits), packed_by_definition(codes, bits))
 
 
@@ -56,7 +68,8 @@ def test_unpacking_returns_every_code_whatever_the_width(n, k, bits, random):
 
 @pytest.mark.parametrize(
     ("k", "bits", "width"),
-    [(256, 1, 32), (256, 2, 64), (768, 1, 96), (768, 2, 192), (384, 1, 48), (384, 2, 96), (257, 1, 33), (9, 1, 2), (9, 2, 3)],
+    [(256, 1, 32), (256, 2, 64), (768, 1, 96), (768, 2, 192), (384, 1, 48), (384, 2, 96), (257, 1, 33), (9, 1, 2), (9, 2, 3)]
+    + [(256, 4, 128), (384, 4, 192), (9, 4, 5), (256, 8, 256), (9, 8, 9)],
 )
 def test_a_row_takes_its_bits_rounded_up_to_a_byte(k, bits, width):
     assert packed_width(k, bits) == width
@@ -68,73 +81,118 @@ def test_no_row_takes_more_than_one_byte_beyond_its_bits(k, bits):
     assert 0 <= 8 * packed_width(k, bits) - k * bits < 8
 
 
-def test_binary_is_stored_as_0_and_1_and_ternary_as_0_1_and_2():
-    one, scale = pack_tensor(jnp.array([[-1, 1, 1, -1]], jnp.int8), jnp.ones(1), 1), jnp.ones(1)
-    assert unpack_codes(one.codes, 1, 4).tolist() == [[0, 1, 1, 0]]
-    two = pack_tensor(jnp.array([[-1, 0, 1, 0]], jnp.int8), scale, 2)
-    assert unpack_codes(two.codes, 2, 4).tolist() == [[0, 1, 2, 1]]
+def test_3_bits_take_4_and_5_to_7_take_8_so_that_planes_stay_whole():
+    assert [stored_bits(bits) for bits in range(1, 9)] == [1, 2, 4, 4, 8, 8, 8, 8]
 
 
-@pytest.mark.parametrize("bits", [1, 2])
-@pytest.mark.parametrize("row_wise", [False, True])
-@pytest.mark.parametrize("shape", [(5, 384), (3, 21)])
-def test_a_packed_tensor_stands_for_its_integers_times_its_scales(rng, shape, bits, row_wise):
-    values, scale, packed = random_tensor(rng, shape, bits, row_wise)
+@pytest.mark.parametrize(
+    ("bits", "values", "codes"),
+    [
+        (1, [-1, 1, 1, -1], [0, 1, 1, 0]),
+        (2, [-1, 0, 1, 0], [0, 1, 2, 1]),
+        (3, [-4, 0, 3, -1], [0, 4, 7, 3]),
+        (4, [-8, 0, 7, -1], [0, 8, 15, 7]),
+        (5, [-16, 0, 15, -1], [0, 16, 31, 15]),
+        (8, [-128, 0, 127, -1], [0, 128, 255, 127]),
+    ],
+)
+def test_integers_are_stored_from_zero_up(bits, values, codes):
+    packed = pack_tensor(jnp.array([values], jnp.int8), jnp.ones(1), bits)
+    assert unpack_codes(packed.codes, stored_bits(bits), 4).tolist() == [codes]
+
+
+def test_integers_of_an_asymmetric_grid_are_stored_as_they_are():
+    packed = pack_tensor(jnp.array([[0.0, 255.0, 7.0]]), jnp.array([0.5]), 8, None, jnp.array([-8.0]))
+    assert packed.codes.tolist() == [[0, 255, 7]]
+    assert packed.dequantize().tolist() == [[-4.0, 123.5, -0.5]]
+
+
+SHAPES_AND_GROUPS = [((5, 384), 1), ((5, 384), 5), ((3, 21), 3), ((3, 21), 9), ((3, 20), 6), ((6, 10), 3), ((4, 300), 2)]
+
+
+@every_width
+@pytest.mark.parametrize(("shape", "groups"), SHAPES_AND_GROUPS)
+def test_a_packed_tensor_stands_for_its_integers_times_the_scale_of_their_group(rng, shape, groups, bits):
+    values, scale, packed = random_tensor(rng, shape, bits, groups)
     np.testing.assert_array_equal(packed.values(), values)
     dequantized = jax.jit(PackedTensor.dequantize)(packed)
-    np.testing.assert_array_equal(dequantized, np.asarray(values, np.float32) * np.asarray(scale)[:, None])
+    expected = np.asarray(values, np.float32).reshape(groups, -1) * np.asarray(scale)[:, None]
+    np.testing.assert_array_equal(dequantized, expected.reshape(shape))
     assert (packed.values().dtype, dequantized.dtype) == (jnp.int8, jnp.float32)
+    assert packed.is_integer == (groups in (1, shape[0]))
 
 
-@pytest.mark.parametrize("bits", [1, 2])
-@pytest.mark.parametrize("row_wise", [False, True])
+@pytest.mark.parametrize("bits", range(3, 9))
+@pytest.mark.parametrize(("shape", "groups"), SHAPES_AND_GROUPS[1:])
+def test_an_asymmetric_tensor_stands_for_its_integers_and_zero_points_times_scales(rng, shape, groups, bits):
+    values, packed = asymmetric_tensor(rng, shape, bits, groups)
+    np.testing.assert_array_equal(jax.jit(PackedTensor.dequantize)(packed), values)
+    assert not packed.is_integer
+    with pytest.raises(AssertionError, match="the integers of an asymmetric grid do not fit int8"):
+        packed.values()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 8])
+@pytest.mark.parametrize("groups", [1, 7, 14, 28])
 @pytest.mark.parametrize("ids", [[3], [[0, 6, 6], [1, 2, 0]]])
-def test_looked_up_rows_are_the_rows_of_the_dequantized_matrix(rng, bits, row_wise, ids):
-    _, _, packed = random_tensor(rng, (7, 40), bits, row_wise)
+def test_looked_up_rows_are_the_rows_of_the_dequantized_matrix(rng, bits, groups, ids):
+    _, _, packed = random_tensor(rng, (7, 40), bits, groups)
     ids, rows = jnp.array(ids), jax.jit(PackedTensor.rows)
     np.testing.assert_array_equal(rows(packed, ids), packed.dequantize()[ids])
     np.testing.assert_array_equal(rows(packed.unpacked(), ids), packed.dequantize()[ids])
 
 
-@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("shape_and_groups", [((7, 40), 7), ((6, 10), 3), ((3, 20), 6)])
+def test_looked_up_rows_of_groups_over_many_rows_and_of_zero_points_are_those_of_the_matrix(rng, shape_and_groups):
+    shape, groups = shape_and_groups
+    values, packed = asymmetric_tensor(rng, shape, 4, groups)
+    ids = jnp.array([[2, 0], [1, 2]])
+    np.testing.assert_array_equal(packed.rows(ids), values[np.asarray(ids)])
+    _, _, plain = random_tensor(rng, shape, 2, groups)
+    np.testing.assert_array_equal(plain.rows(ids), plain.dequantize()[ids])
+
+
+@every_width
 def test_an_unpacked_tensor_is_the_same_matrix_at_one_byte_per_weight(rng, bits):
-    values, _, packed = random_tensor(rng, (4, 24), bits, activation_bits=8)
+    values, _, packed = random_tensor(rng, (4, 24), bits, activation="a8")
     unpacked = packed.unpacked()
     assert (packed.layout, unpacked.layout) == (PLANES256, INT8) == ("planes256.v1", "int8")
-    assert (packed.codes.nbytes, unpacked.codes.nbytes) == (4 * 24 * bits // 8, 4 * 24)
-    assert (unpacked.shape, unpacked.bits, unpacked.activation_bits) == ((4, 24), bits, 8)
+    assert (packed.codes.nbytes, unpacked.codes.nbytes) == (4 * 24 * stored_bits(bits) // 8, 4 * 24)
+    assert (unpacked.shape, unpacked.bits, unpacked.activation) == ((4, 24), bits, "a8")
     np.testing.assert_array_equal(unpacked.values(), values)
     np.testing.assert_array_equal(unpacked.dequantize(), packed.dequantize())
 
 
-def test_a_packed_tensor_is_a_pytree_of_codes_and_scale_with_the_rest_static(rng):
-    _, _, packed = random_tensor(rng, (4, 24), 2, row_wise=True, activation_bits=8)
+def test_a_packed_tensor_is_a_pytree_of_codes_scale_and_zero_with_the_rest_static(rng):
+    _, _, packed = random_tensor(rng, (4, 24), 2, 4, activation="a8")
     leaves, structure = jax.tree.flatten(packed)
     assert [leaf.shape for leaf in leaves] == [(4, 6), (4,)]
     assert jax.tree.structure(structure.unflatten(leaves)) == structure
     np.testing.assert_array_equal(structure.unflatten(leaves).dequantize(), packed.dequantize())
-    assert jax.tree.structure(dataclasses.replace(packed, activation_bits=None)) != structure
+    assert jax.tree.structure(dataclasses.replace(packed, activation=None)) != structure
+    _, asymmetric = asymmetric_tensor(rng, (4, 24), 4, 2)
+    assert [leaf.shape for leaf in jax.tree.leaves(asymmetric)] == [(4, 12), (2,), (2,)]
 
 
-@pytest.mark.parametrize("bits", [1, 2])
+@every_width
 def test_packing_and_unpacking_under_jit_give_the_same_bytes_and_values(rng, bits):
-    values, scale, jitted = random_tensor(rng, (4, 24), bits, activation_bits=8)
-    packed = pack_tensor(values, scale, bits, 8)
+    values, scale, jitted = random_tensor(rng, (4, 24), bits, activation="a8")
+    packed = pack_tensor(values, scale, bits, "a8")
     assert isinstance(jitted, PackedTensor)
-    assert (jitted.shape, jitted.bits, jitted.activation_bits, jitted.layout) == ((4, 24), bits, 8, PLANES256)
+    assert (jitted.shape, jitted.bits, jitted.activation, jitted.layout) == ((4, 24), bits, "a8", PLANES256)
     np.testing.assert_array_equal(jitted.codes, packed.codes)
     np.testing.assert_array_equal(jax.jit(PackedTensor.dequantize)(jitted), packed.dequantize())
 
 
-def test_scales_that_split_a_row_or_span_rows_are_refused():
-    for scales in (2, 8):
-        with pytest.raises(ValueError, match=f"{scales} scales for 4 rows: a packed weight has one scale, or one per row"):
-            pack_tensor(jnp.ones((4, 16), jnp.int8), jnp.ones(scales), 1)
+def test_scales_that_do_not_divide_the_matrix_are_refused():
+    with pytest.raises(ValueError, match=r"^7 scales do not divide a matrix of shape \(4, 16\)$"):
+        pack_tensor(jnp.ones((4, 16), jnp.int8), jnp.ones(7), 1)
 
 
-def test_other_bit_widths_than_1_and_2_are_refused():
-    with pytest.raises(ValueError, match="bits=4: a packed weight has 1 or 2"):
-        pack_tensor(jnp.ones((4, 16), jnp.int8), jnp.ones(1), 4)
+@pytest.mark.parametrize("bits", [0, 9, -1, 32])
+def test_widths_other_than_1_to_8_are_refused(bits):
+    with pytest.raises(ValueError, match=f"^bits={bits}: a packed weight has 1 to 8$"):
+        pack_tensor(jnp.ones((4, 16), jnp.int8), jnp.ones(1), bits)
 
 
 def _centred_sum_of_rows(rows, first, second, ids):

@@ -8,7 +8,7 @@ import pytest
 from xtc_jax.kernels import pack_tensor, packed_matmul, unpack_codes
 from xtc_jax.kernels.packed_matmul.reference import integer_matmul
 
-LEVELS = {1: [-1, 1], 2: [-1, 0, 1]}
+LEVELS = {1: [-1, 1], 2: [-1, 0, 1], 3: range(-4, 4), 4: range(-8, 8), 8: range(-128, 128)}
 SHAPES = [((4,), 8, 256), ((2, 3), 5, 768), ((3,), 7, 21), ((1,), 1, 1), ((), 3, 384), ((2,), 4, 3072)]
 ACTIVATIONS = ["random", -128, 127]
 
@@ -25,7 +25,7 @@ def packed(w, bits, scale=1.0):
 
 @pytest.mark.parametrize("activations", ACTIVATIONS)
 @pytest.mark.parametrize(("batch", "n", "k"), SHAPES)
-@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("bits", LEVELS)
 def test_the_integer_part_is_that_of_an_int64_matmul_bit_for_bit(rng, batch, n, k, bits, activations):
     x, w = case(rng, batch, n, k, bits, activations)
     product = jax.jit(integer_matmul)(jnp.asarray(x, jnp.int8), packed(w, bits))
@@ -34,7 +34,7 @@ def test_the_integer_part_is_that_of_an_int64_matmul_bit_for_bit(rng, batch, n, 
 
 
 @pytest.mark.parametrize("row_wise", [False, True])
-@pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("bits", [1, 2, 8])
 def test_the_result_is_the_integer_part_times_the_product_of_both_scales(rng, bits, row_wise):
     x, w = case(rng, (2, 3), 5, 384, bits)
     scale = rng.uniform(0.5, 2, size=5 if row_wise else 1).astype(np.float32)
@@ -45,6 +45,15 @@ def test_the_result_is_the_integer_part_times_the_product_of_both_scales(rng, bi
 
 
 @pytest.mark.parametrize("bits", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 1, 1), ()])
+def test_one_scale_may_serve_many_tokens(rng, bits, shape):
+    x, w = case(rng, (2, 3), 5, 40, bits)
+    x, x_scale = jnp.asarray(x, jnp.int8), jnp.asarray(rng.uniform(0.5, 2, shape), jnp.float32)
+    each = jnp.broadcast_to(x_scale, (2, 3, 1))
+    np.testing.assert_array_equal(packed_matmul(x, x_scale, packed(w, bits)), packed_matmul(x, each, packed(w, bits)))
+
+
+@pytest.mark.parametrize("bits", LEVELS)
 def test_a_weight_in_layout_int8_gives_the_same_bits(rng, bits):
     x, w = case(rng, (4,), 6, 300, bits)
     x, x_scale, weights = jnp.asarray(x, jnp.int8), jnp.full((4, 1), 0.1), packed(w, bits, 0.3)

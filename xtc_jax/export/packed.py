@@ -1,8 +1,9 @@
 """The packed model directory: what the whole project is for.
 
 ``model.safetensors`` holds ``<path>.codes`` (uint8, layout ``planes256.v1``) and ``<path>.scale`` (float32) for every
-quantized weight and ``<path>`` for the full-precision rest; ``config.json`` is the BERT's with a ``quantization``
-and a ``task`` block; the tokenizer's files lie beside. Nothing else is needed to run the model.
+quantized weight, ``<path>.zero`` (float32) too where its grid is asymmetric, and ``<path>`` for the full-precision rest;
+``config.json`` is the BERT's with a ``quantization`` and a ``task`` block; the tokenizer's files lie beside. Nothing
+else is needed to run the model.
 """
 
 import json
@@ -21,7 +22,7 @@ from xtc_jax.compress import SizeEntry, size_account
 from xtc_jax.data import Task
 from xtc_jax.errors import UserError
 from xtc_jax.kernels import PLANES256, PackedTensor, packed_width, stored_bits
-from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, Params, named_leaves, weight_path
+from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, Params, named_leaves, weight_path
 
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -54,6 +55,7 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path) -> None:
             parts = {"codes": leaf.codes, "scale": leaf.scale, "zero": leaf.zero}
             tensors |= {f"{path}.{part}": np.asarray(value) for part, value in parts.items() if value is not None}
             quantized[path] = {"bits": leaf.bits, "shape": leaf.shape, **_activation_to_dict(leaf.activation)}
+            quantized[path] |= {} if leaf.zero is None else {"zero_points": True}
         else:
             tensors[path] = np.asarray(leaf)
     raw = config_to_dict(model.config, "XtcBertForSequenceClassification")
@@ -126,34 +128,40 @@ def _activation_to_dict(spec: object) -> dict[str, Any]:
     return raw
 
 
-def _activation_from_dict(raw: dict[str, Any]) -> ActivationSpec | None:
+def _activation_from_dict(raw: dict[str, Any], where: str) -> ActivationSpec | None:
     if raw.get("activation_bits") is None:
         return None
-    return ActivationSpec(raw["activation_bits"], raw.get("activation_range", "token"), raw.get("activation_symmetric", True))
+    kind = raw.get("activation_range", "token"), raw.get("activation_symmetric", True)
+    if raw["activation_bits"] not in ACTIVATION_BITS or kind[0] not in RANGES:
+        raise UserError(f"{where} has {kind[0]} activations of {raw['activation_bits']} bits, which are not known here")
+    return ActivationSpec(raw["activation_bits"], *kind)
 
 
 def _assemble(tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: Path, config: BertConfig) -> dict[str, Any]:
     """Leaves by path, every shape and code checked against the config."""
     shapes = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
     expected = {path: like.shape for path, like in shapes.items()}
-    for path, raw in quantized.items():
+    for path in (*quantized, *(name.removesuffix(".codes") for name in tensors)):
         whole = weight_path(path)
-        if whole not in shapes:
-            raise UserError(f"{file}: config.json quantizes {path}, which this BERT does not have")
-        expected[path] = shapes[whole].shape
-        if whole != path:  # one half of a weight that was split
+        if whole != path and whole in shapes:  # a half of a weight that was split: the other must be there
             expected.pop(whole, None)
+            expected |= dict.fromkeys((f"{whole}/first", f"{whole}/second"), shapes[whole].shape)
+    for path, raw in quantized.items():
+        if len(expected.get(path, ())) != 2:
+            raise UserError(f"{file}: config.json quantizes {path}, which this BERT does not have")
         if raw.get("activation_range") == "static":
-            expected[f"{whole.removesuffix('/weight')}/{INPUT_RANGE}"] = (2,)
+            expected[f"{weight_path(path).removesuffix('/weight')}/{INPUT_RANGE}"] = (2,)
     leaves: dict[str, Any] = {}
     for path, shape in expected.items():
-        parts = [".codes", ".scale", *([".zero"] if f"{path}.zero" in tensors else [])] if path in quantized else [""]
-        missing = next((path + part for part in parts if path + part not in tensors), None)
+        raw = quantized.get(path)
+        parts = [""] if raw is None else [".codes", ".scale", *([".zero"] if raw.get("zero_points") else [])]
+        names = [path + part for part in parts]
+        missing = next((name for name in names if name not in tensors), None)
         if missing:
             raise UserError(f"{file}: tensor {missing} is missing")
-        found = [tensors[path + part] for part in parts]
-        if path in quantized:
-            leaves[path] = _packed_leaf(path, found, quantized[path], shape, file)
+        found = [tensors[name] for name in names]
+        if raw is not None:
+            leaves[path] = _packed_leaf(f"{file}: tensor {path}", found, raw, shape)
         elif found[0].shape != shape:
             raise UserError(f"{file}: tensor {path} has shape {found[0].shape}, config.json asks for {shape}")
         else:
@@ -161,19 +169,32 @@ def _assemble(tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: P
     return leaves
 
 
-def _packed_leaf(path: str, found: list[np.ndarray], raw: dict[str, Any], shape: tuple[int, ...], file: Path) -> PackedTensor:
+def _packed_leaf(where: str, found: list[np.ndarray], raw: dict[str, Any], shape: tuple[int, ...]) -> PackedTensor:
     codes, scale, *zero = found
     n, k = shape
-    bits = raw["bits"]
+    bits: int = raw.get("bits", 0)
+    if bits not in range(1, 9):
+        raise UserError(f"{where} has {bits} bits in config.json; a packed weight has 1 to 8")
     fits = codes.shape == (n, packed_width(k, stored_bits(bits))) and codes.dtype == np.uint8
-    if not fits or n * k % max(scale.size, 1) or any(part.ndim != 1 or part.shape != scale.shape for part in (scale, *zero)):
-        raise UserError(f"{file}: tensor {path} has codes {codes.shape} and scale {scale.shape}, config.json asks for {shape}")
-    if bits == 2 and np.any(codes & (codes >> 1) & 0b01010101):
-        raise UserError(f"{file}: tensor {path} holds the illegal ternary code 3; the file is damaged")
-    spec = _activation_from_dict(raw)
+    groups = [part.ndim == 1 and part.shape == scale.shape and part.dtype == np.float32 for part in (scale, *zero)]
+    if not fits or not all(groups) or not scale.size or n * k % scale.size:
+        raise UserError(f"{where} has codes {codes.shape} and scale {scale.shape}, config.json asks for {shape}")
+    if _has_illegal_code(codes, bits):
+        named = "ternary code 3" if bits == 2 else f"code {2**bits} or more of {bits} bits"
+        raise UserError(f"{where} holds the illegal {named}; the file is damaged")
+    levels = [jnp.asarray(part) for part in (codes, scale, *zero)]
     return PackedTensor(
-        jnp.asarray(codes), jnp.asarray(scale), (n, k), bits, spec, PLANES256, jnp.asarray(zero[0]) if zero else None
+        levels[0], levels[1], (n, k), bits, _activation_from_dict(raw, where), PLANES256, levels[2] if zero else None
     )
+
+
+def _has_illegal_code(codes: np.ndarray, bits: int) -> bool:
+    """Whether some code is more than its grid has: 2 bits hold three levels, 3 bits lie in 4, 5 to 7 in 8."""
+    if bits == 2:
+        return bool(np.any(codes & (codes >> 1) & 0b01010101))
+    stored = stored_bits(bits)
+    unused = sum((2**stored - 2**bits) << start for start in range(0, 8, stored))
+    return bool(np.any(codes & np.uint8(unused)))
 
 
 def _leaves(params: Params) -> dict[str, Any]:

@@ -8,7 +8,7 @@ fixed, and exported.
 
 import functools
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,7 @@ from jaxtyping import Array, Float
 from xtc_jax.quantize.groups import finite
 from xtc_jax.quantize.integer import round_asymmetric, round_symmetric
 
-RangeKind = Literal["token", "tensor", "static"]
-RANGES: tuple[RangeKind, ...] = ("token", "tensor", "static")
+RANGES = ("token", "tensor", "static")
 ACTIVATION_BITS = (4, 8)
 MOMENTUM = 0.95
 
@@ -36,7 +35,7 @@ class ActivationSpec:
     """
 
     bits: int = 8
-    range: RangeKind = "token"
+    range: str = "token"
     symmetric: bool = True
     start: int = 0
 

@@ -58,11 +58,11 @@ class FakeQuantized:
 def weight_levels(w: Float[Array, "..."], spec: WeightSpec, key: Key[Array, ""] | None = None) -> Levels:
     """Integers, scales and zero points of ``w`` under ``spec``; ``key`` is used where its rounding is stochastic."""
     groups, key = group_count(w.shape, spec.granularity), key if spec.stochastic else None
-    match spec.quantizer:
-        case "binary" | "binary_centred":
-            return binary_levels(w, groups, centred=spec.quantizer == "binary_centred")
-        case "ternary" | "ternary_clipped":
-            return ternary_levels(w, groups, CLIP if spec.quantizer == "ternary_clipped" else None)
+    match spec.named:
+        case "binary" | "binary_centred" as name:
+            return binary_levels(w, groups, centred=name == "binary_centred")
+        case "ternary" | "ternary_clipped" as name:
+            return ternary_levels(w, groups, CLIP if name == "ternary_clipped" else None)
         case "symmetric":
             return symmetric_levels(w, groups, spec.bits, key)
         case "asymmetric":

@@ -8,13 +8,14 @@ a group is always a run of contiguous elements: ``w.reshape(groups, -1)`` (metho
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int8
 
-Granularity = Literal["tensor", "row"] | int
+Granularity = int | str
+"""``"tensor"``, ``"row"`` or the number of elements in a group; a config may write another word, see ``check_spec``."""
 _LARGEST = float(jnp.finfo(jnp.float32).max) / 1024
 
 
@@ -48,7 +49,7 @@ def group_count(shape: tuple[int, ...], granularity: Granularity) -> int:
     if granularity == "row":
         return shape[0]
     size = math.prod(shape)
-    if granularity < 1 or size % granularity:
+    if isinstance(granularity, str) or granularity < 1 or size % granularity:
         raise ValueError(f"groups of {granularity} do not divide a weight of shape {shape}")
     return size // granularity
 

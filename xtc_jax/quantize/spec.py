@@ -45,6 +45,11 @@ class WeightSpec:
     stochastic: bool = False
     schedule: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def named(self) -> str:
+        """The quantizer by name, the default of ``bits`` where none was given."""
+        return self.quantizer or next(name for name, bits in QUANTIZERS.items() if self.bits in bits)
+
     def at(self, step: int) -> "WeightSpec":
         """The spec in force at a training step, without a schedule."""
         activation = self.activation if self.activation is not None and self.activation.start <= step else None
@@ -54,7 +59,7 @@ class WeightSpec:
         if not begun:
             return replace(self, bits=FLOAT, quantizer="", activation=None, schedule=())
         # On the way down a width that the quantizer lacks takes that width's default.
-        quantizer = self.quantizer if begun[-1] in QUANTIZERS[self.quantizer] else ""
+        quantizer = self.named if begun[-1] in QUANTIZERS[self.named] else ""
         return check_spec(replace(self, bits=begun[-1], quantizer=quantizer, activation=activation, schedule=()), "schedule")
 
     @property
@@ -69,6 +74,7 @@ def check_spec(spec: WeightSpec, where: str) -> WeightSpec:
     Raises:
       UserError: bits, quantizer, activation or schedule that cannot be; says what can, and ``where``.
     """
+    _check_schedule(spec, where)
     if spec.bits == FLOAT:
         if spec.activation is not None:
             raise UserError(f"{where}: activations are quantized only where the weight is")
@@ -83,7 +89,6 @@ def check_spec(spec: WeightSpec, where: str) -> WeightSpec:
     if isinstance(spec.granularity, str) and spec.granularity not in ("tensor", "row"):
         raise UserError(f"{where}: granularity {spec.granularity!r}; use tensor, row or the size of a group")
     _check_activation(spec.activation, where)
-    _check_schedule(spec, where)
     return replace(spec, quantizer=spec.quantizer or offered[0])
 
 
@@ -126,7 +131,7 @@ def parse_bits(text: str, where: str) -> tuple[int, tuple[tuple[int, int], ...]]
     return schedule[-1][1], schedule
 
 
-_ACTIVATION = re.compile(r"a(?P<bits>\d+)(:(?P<range>[a-z]+))?(?P<asymmetric>:asymmetric)?(@(?P<start>\d+))?")
+_ACTIVATION = re.compile(r"a(?P<bits>\d+)(:(?P<range>(?!asymmetric)[a-z]+))?(?P<asymmetric>:asymmetric)?(@(?P<start>\d+))?")
 
 
 def parse_spec(text: str, where: str) -> WeightSpec:
@@ -154,7 +159,8 @@ def parse_spec(text: str, where: str) -> WeightSpec:
             spec = replace(spec, stochastic=True)
         elif activation is not None:
             kind = (activation["range"] or "token", activation["asymmetric"] is None, int(activation["start"] or 0))
-            spec = replace(spec, activation=ActivationSpec(int(activation["bits"]), *kind))  # type: ignore[arg-type]
+            width = int(activation["bits"])
+            spec = replace(spec, activation=None if width == FLOAT else ActivationSpec(width, *kind))
         else:
             known = f"tensor, row, SIZE, stochastic, aBITS[:RANGE][:asymmetric][@STEP], {', '.join(QUANTIZERS)}"
             raise UserError(f"{where}: unknown option {option!r}; use {known}")

@@ -14,6 +14,7 @@ Then ``v1 + v2 = w``, both halves have ``mean|v| = alpha / 2``, and the sum of t
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from xtc_jax.errors import UserError
@@ -73,13 +74,13 @@ def split(params: Params, rules: QuantRules) -> Params:
         if name not in assigned:
             return w
         spec = assigned[name]
-        levels = weight_levels(jax.numpy.asarray(w), spec)
+        levels = weight_levels(jnp.asarray(w), spec)
         assert levels.scale.shape[0] == group_count(w.shape, spec.granularity)
         clipped = np.clip(w, -2.5, 2.5) if spec.quantizer == "ternary_clipped" else w
         try:
             first, second = split_ternary(np.asarray(clipped), np.asarray(levels.codes), np.asarray(levels.scale))
         except ValueError as error:
             raise UserError(f"{name}: {error}") from None
-        return {"first": first, "second": second}
+        return {"first": jnp.asarray(first), "second": jnp.asarray(second)}
 
     return jax.tree_util.tree_map_with_path(leaf, params)
