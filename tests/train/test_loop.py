@@ -258,6 +258,7 @@ def test_a_narrow_student_learns_its_teachers_hidden_states_through_a_projection
     trained, seen = toy.params(student, 5), []
     with pytest.MonkeyPatch.context() as patch:
         save = loop.checkpoints.save
+        patch.setattr(loop, "evaluate", lambda *_: {"accuracy": 0.5})
         patch.setattr(loop.checkpoints, "save", lambda c, state, metric: (seen.append(state.params), save(c, state, metric)))
         result = train(a_run(tmp_path, **changes), trained, toy.params(toy.shape(1), 6))
     losses = [record["hidden"] for record in read_metrics(tmp_path / "metrics.jsonl") if "hidden" in record]

@@ -42,7 +42,7 @@ def _product(x: Array, weight: Weight, input_range: Array | None) -> Array:
         return weight.linear(x, input_range)
     if isinstance(weight, PackedTensor):
         return _packed_product(x, weight, input_range)
-    return matmul(x, weight)
+    return matmul(x, jnp.asarray(weight))  # of a checkpoint as read, a numpy array
 
 
 def _packed_product(x: Array, weight: PackedTensor, input_range: Array | None) -> Array:
