@@ -100,13 +100,13 @@ UNLIKE = np.array([[20.0] + [1.0] * 39], np.float32)
 
 @pytest.mark.parametrize("w", [UNLIKE, -UNLIKE])
 def test_a_group_that_has_no_solution_is_refused(w):
-    with pytest.raises(ValueError, match="^a group cannot be split: its weights are too unlike a ternary one$"):
+    with pytest.raises(ValueError, match=r"^a group cannot be split: its weights are too unlike a ternary one$"):
         halves(w)
 
 
 def test_a_weight_that_cannot_be_split_is_refused_by_name():
     params = {"good": {"weight": jnp.eye(4)}, "odd": {"weight": jnp.asarray(UNLIKE)}}
-    with pytest.raises(UserError, match="^odd/weight: a group cannot be split"):
+    with pytest.raises(UserError, match=r"^odd/weight: a group cannot be split"):
         split(params, QuantRules((("weight", WeightSpec(2, "row")),)))
 
 
