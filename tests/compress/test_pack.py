@@ -8,11 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from xtc_jax.bert import BertConfig, init
+from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.compress import float32_bytes, pack, ready, size_account, unpack
 from xtc_jax.errors import UserError
 from xtc_jax.kernels import PackedTensor
-from xtc_jax.quantize import FakeQuantized, QuantRules, WeightSpec, assign_rules, fake_quantize, named_leaves, named_rules
+from xtc_jax.quantize import (
+    ActivationSpec,
+    FakeQuantized,
+    QuantRules,
+    WeightSpec,
+    assign_rules,
+    fake_quantize,
+    named_leaves,
+    named_rules,
+    split,
+    with_extra_rules,
+    with_input_ranges,
+)
 
 CONFIG = BertConfig(
     vocab_size=32,
@@ -23,7 +35,35 @@ CONFIG = BertConfig(
     max_position_embeddings=16,
 )
 MIB = 2**20
-rule_sets = pytest.mark.parametrize(("name", "bits"), [("deepspeed", 1), ("deepspeed", 2), ("paper-50x", 1), ("paper-50x", 2)])
+RULE_SETS = ("deepspeed", "paper-50x")
+rule_sets = pytest.mark.parametrize(("name", "bits"), [(name, bits) for name in RULE_SETS for bits in (1, 2, 4)])
+STATIC, ASYMMETRIC = ActivationSpec(8, "static"), ActivationSpec(8, "static", symmetric=False)
+MODELS = {
+    "1 bit": named_rules("paper-50x", 1),
+    "2 bits": named_rules("deepspeed", 2),
+    "2 bits by row, clipped": named_rules("deepspeed", 2, granularity="row", quantizer="ternary_clipped"),
+    "1 bit centred, 4-bit inputs of one range": named_rules(
+        "paper-50x", 1, ActivationSpec(4, "tensor"), quantizer="binary_centred"
+    ),
+    "1 bit, float inputs": named_rules("paper-50x", 1, None),
+    "2 bits, static": named_rules("paper-50x", 2, STATIC),
+    "1 bit, static asymmetric": named_rules("deepspeed", 1, ASYMMETRIC),
+    "2 bits, asymmetric inputs": named_rules("deepspeed", 2, ActivationSpec(8, symmetric=False)),
+    "1 bit in groups of 16": named_rules("paper-50x", 1, granularity=16),
+    "2 bits in groups of 8, static": named_rules("deepspeed", 2, STATIC, granularity=8),
+    "1 bit in groups over two rows": named_rules("deepspeed", 1, granularity=32),
+    "3 bits": named_rules("deepspeed", 3),
+    "4 bits by row, asymmetric": named_rules("paper-50x", 4, granularity="row", quantizer="asymmetric"),
+    "8 bits, static": named_rules("paper-50x", 8, STATIC),
+    "8 bits in groups of 16, asymmetric all over": named_rules(
+        "deepspeed", 8, ASYMMETRIC, granularity=16, quantizer="asymmetric"
+    ),
+    "5 to 7 bits": with_extra_rules(
+        named_rules("deepspeed", 7), ["query/weight=5,row,a4", "word_embeddings/weight=6,row,asymmetric"]
+    ),
+}
+EXACT = ["1 bit", "2 bits", "2 bits by row, clipped", "1 bit centred, 4-bit inputs of one range", "2 bits, static", "3 bits"]
+"""Those whose Linears sum integers, so that not one bit may differ."""
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +77,103 @@ def params():
 def plain(tree):
     is_fake = lambda leaf: isinstance(leaf, FakeQuantized)  # noqa: E731
     return jax.tree.map(lambda leaf: leaf.value if is_fake(leaf) else leaf, tree, is_leaf=is_fake)
+
+
+IDS = [jnp.asarray(np.random.default_rng(1).integers(0, high, (5, 9)), jnp.int32) for high in (CONFIG.vocab_size, 2)]
+
+
+@pytest.fixture
+def small(params):
+    """One layer of it, and weights that leave the logits alive."""
+    return jax.tree.map(lambda w: 0.3 * w, {**params, "encoder": {"layer_0": params["encoder"]["layer_0"]}})
+
+
+def run(params):
+    return apply(replace(CONFIG, num_hidden_layers=1), params, *IDS, jnp.ones((5, 9), jnp.int32)).logits
+
+
+logits = jax.jit(run)
+
+
+def with_ranges(params, rules):
+    """Ranges as a training would have left them: each Linear its own."""
+    made, seeds = with_input_ranges(params, rules), np.random.default_rng(3)
+
+    def fill(path, leaf):
+        return jnp.asarray([-1, 2] * seeds.uniform(0.5, 2, 2), jnp.float32) if path[-1].key == "input_range" else leaf
+
+    return jax.tree_util.tree_map_with_path(fill, made)
+
+
+def in_float32(params):
+    """Packed params with their float16 rest in float32, the packed weights as they are."""
+    is_packed = lambda leaf: isinstance(leaf, PackedTensor)  # noqa: E731
+    return jax.tree.map(lambda leaf: leaf if is_packed(leaf) else leaf.astype(jnp.float32), params, is_leaf=is_packed)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_packed_model_computes_the_logits_of_the_student(small, name):
+    rules = MODELS[name]
+    latent = with_ranges(small, rules)
+    student, packed = logits(fake_quantize(latent, rules)), pack(latent, rules)
+    assert float(jnp.std(student)) > 0.01
+    np.testing.assert_allclose(logits(ready(packed)), student, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["1 bit", "2 bits in groups of 8, static"])
+def test_a_model_need_not_be_made_ready(small, name):
+    rules = MODELS[name]
+    packed = pack(with_ranges(small, rules), rules)
+    np.testing.assert_allclose(logits(in_float32(packed)), logits(ready(packed)), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_where_linears_sum_integers_the_logits_are_equal_to_the_bit(small, name):
+    # Operation by operation: XLA fuses the two models differently, and LayerNorm's sums then round differently.
+    rules = MODELS[name]
+    latent = with_ranges(small, rules)
+    np.testing.assert_array_equal(run(ready(pack(latent, rules))), run(fake_quantize(latent, rules)))
+
+
+@pytest.mark.parametrize(("granularity", "activation"), [("tensor", ActivationSpec(8)), ("row", STATIC), (16, STATIC)])
+def test_a_split_model_packs_into_both_halves_and_computes_the_same(small, granularity, activation):
+    two, one = (named_rules("paper-50x", bits, activation, granularity=granularity) for bits in (2, 1))
+    latent = with_ranges(split(small, two), one)
+    packed = pack(latent, one)
+    halves = packed["pooler"]["dense"]["weight"]
+    assert {half: type(leaf) for half, leaf in halves.items()} == dict.fromkeys(("first", "second"), PackedTensor)
+    student = logits(fake_quantize(latent, one))
+    np.testing.assert_allclose(logits(ready(packed)), student, rtol=0, atol=1e-6)
+    assert sum(entry.bits == 1 for entry in size_account(packed)) == 2 * 10
+
+
+def test_ranges_stay_in_float32_and_are_counted_with_their_eight_bytes(params):
+    rules = named_rules("paper-50x", 1, STATIC)
+    packed = pack(with_ranges(params, rules), rules)
+    ranges = [entry for entry in size_account(packed) if entry.name.endswith("input_range")]
+    assert [(entry.bits, entry.total, entry.shape) for entry in ranges] == [(32, 8, (2,))] * 12
+    assert packed["encoder"]["layer_0"]["intermediate"]["dense"]["input_range"].dtype == jnp.float32
+
+
+def test_zero_points_are_counted_with_the_scales(params):
+    spec = WeightSpec(4, "row", "asymmetric")
+    (entry,) = (e for e in size_account(pack(params, QuantRules((("pooler/dense/weight", spec),)))) if e.bits == 4)
+    assert (entry.code_bytes, entry.scale_bytes) == (16 * 16 // 2, 2 * 4 * 16)
+
+
+@pytest.mark.parametrize(("bits", "stored"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (6, 8), (7, 8), (8, 8)])
+@pytest.mark.parametrize("granularity", ["tensor", "row", 8, 32])
+def test_every_width_unpacks_to_its_fake_quantized_values_to_the_bit_and_takes_a_power_of_two(
+    params, bits, stored, granularity
+):
+    names = ["symmetric", "asymmetric"] if bits > 2 else [""]
+    for name in names:
+        rules = QuantRules((("pooler/dense/weight", WeightSpec(bits, granularity, name)),))
+        packed = pack(params, rules)
+        value = fake_quantize(params, rules)["pooler"]["dense"]["weight"]
+        np.testing.assert_array_equal(unpack(packed)["pooler"]["dense"]["weight"], value)
+        (entry,) = (entry for entry in size_account(packed) if entry.name == "pooler/dense/weight")
+        assert (entry.bits, entry.code_bytes) == (stored, 256 * stored // 8)
 
 
 @rule_sets
@@ -58,7 +195,7 @@ def test_exactly_the_assigned_weights_are_packed_and_the_rest_has_the_rest_dtype
     assert {path for path, leaf in by_path.items() if isinstance(leaf, PackedTensor)} == assigned.keys()
     for path, leaf in by_path.items():
         if path in assigned:
-            assert (leaf.bits, leaf.activation_bits) == (bits, assigned[path].activation_bits)
+            assert (leaf.bits, leaf.activation) == (bits, assigned[path].activation)
             assert leaf.scale.shape == ((leaf.shape[0],) if assigned[path].granularity == "row" else (1,))
         else:
             assert leaf.dtype == jnp.dtype(rules.rest)
@@ -171,9 +308,11 @@ def test_an_all_zero_embedding_row_packs_and_unpacks_as_zeros():
         assert unpack(packed)["weight"].tolist() == [[0.0] * 8, second]
 
 
-def test_groups_inside_a_row_are_refused(params):
-    with pytest.raises(ValueError, match="32 scales for 16 rows"):
-        pack(params, QuantRules((("pooler/dense/weight", WeightSpec(1, 8)),)))
+def test_weights_whose_integers_cannot_be_summed_first_stay_packed_where_a_model_is_made_ready(params):
+    rules = with_extra_rules(named_rules("deepspeed", 1), ["query/weight=1,8,a8", "key/weight=4,asymmetric,a8"])
+    inner = ready(pack(params, rules))["encoder"]["layer_0"]["attention"]["self"]
+    layouts = {name: inner[name]["weight"].layout for name in ("query", "key", "value")}
+    assert layouts == {"query": "planes256.v1", "key": "planes256.v1", "value": "int8"}
 
 
 @pytest.mark.parametrize("value", [70000.0, np.inf, np.nan])
@@ -186,3 +325,5 @@ def test_a_rest_value_that_float16_cannot_hold_is_refused_by_its_path(params, va
 def test_packing_checks_its_rules_as_training_does(params):
     with pytest.raises(UserError, match="'querry' matches no parameter"):
         pack(params, QuantRules((("querry", WeightSpec(1)),)))
+    with pytest.raises(UserError, match="pooler/dense/weight: groups of 7 do not divide"):
+        pack(params, QuantRules((("pooler/dense/weight", WeightSpec(1, 7)),)))

@@ -13,7 +13,7 @@ from xtc_jax.bert import BertConfig
 from xtc_jax.errors import UserError
 from xtc_jax.export import load_flax, save_flax
 from xtc_jax.export.flax_directory import is_flax
-from xtc_jax.quantize import named_leaves
+from xtc_jax.quantize import ActivationSpec, named_leaves, named_rules, split, with_input_ranges
 
 CONFIG = BertConfig(
     vocab_size=30,
@@ -64,6 +64,23 @@ def test_a_model_without_a_head_is_read_back_without_one(tmp_path, tokenizer):
     encoder = {name: leaf for name, leaf in make_params(0).items() if name in ("embeddings", "encoder")}
     save_flax(tmp_path / "model", CONFIG, encoder, tokenizer)
     assert_same(load_flax(tmp_path / "model")[1], encoder)
+
+
+def _split_and_ranged():
+    """Every ternary weight in halves, and a range beside every Linear of the layer."""
+    static = named_rules("deepspeed", 1, ActivationSpec(8, "static"))
+    made = with_input_ranges(split(make_params(0), named_rules("deepspeed", 2)), static)
+    return jax.tree.map(np.asarray, made)
+
+
+def test_split_weights_and_input_ranges_are_read_back_to_the_bit(tmp_path, tokenizer):
+    params = _split_and_ranged()
+    save_flax(tmp_path / "model", CONFIG, params, tokenizer)
+    found = load_flax(tmp_path / "model")[1]
+    assert_same(found, params)
+    query = found["encoder"]["layer_0"]["attention"]["self"]["query"]
+    assert query["input_range"].shape == (2,)
+    assert {half: leaf.shape for half, leaf in query["weight"].items()} == {"first": (8, 8), "second": (8, 8)}
 
 
 def test_the_directory_holds_config_params_and_tokenizer_and_nothing_is_left_beside_it(tmp_path, tokenizer):
@@ -145,13 +162,26 @@ def _with_another_head(params):
     return {**params, "classifier": {"weight": np.zeros((2, 8), np.float32), "bias": np.zeros(2, np.float32)}}
 
 
+def _with_a_half_of_another_shape(params):
+    pooler = {
+        **params["pooler"]["dense"],
+        "weight": {"first": np.zeros((8, 8), np.float32), "second": np.zeros((8, 7), np.float32)},
+    }
+    return {**params, "pooler": {"dense": pooler}}
+
+
 def _without_the_encoder(params):
     return {name: leaf for name, leaf in params.items() if name != "encoder"}
 
 
 @pytest.mark.parametrize(
     ("change", "culprit"),
-    [(_with_a_decoder, "unknown decoder"), (_with_another_head, "classifier.bias"), (_without_the_encoder, "encoder.layer.0")],
+    [
+        (_with_a_half_of_another_shape, "pooler.dense.weight"),
+        (_with_a_decoder, "unknown decoder"),
+        (_with_another_head, "classifier.bias"),
+        (_without_the_encoder, "encoder.layer.0"),
+    ],
 )
 def test_params_that_do_not_fit_the_config_are_refused(tmp_path, tokenizer, change, culprit):
     save_flax(tmp_path / "model", CONFIG, change(make_params(0)), tokenizer)

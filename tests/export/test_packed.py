@@ -16,7 +16,7 @@ from xtc_jax.data import GLUE, find_task
 from xtc_jax.errors import UserError
 from xtc_jax.export import WEIGHTS, PackedModel, file_account, load_packed, save_packed
 from xtc_jax.kernels import PackedTensor
-from xtc_jax.quantize import named_rules
+from xtc_jax.quantize import ActivationSpec, named_rules, split, with_extra_rules, with_input_ranges
 
 TASK = GLUE["mrpc"]
 CONFIG = BertConfig(
@@ -31,11 +31,42 @@ CONFIG = BertConfig(
 QUERY = "encoder/layer_0/attention/self/query/weight"
 WORDS = "embeddings/word_embeddings/weight"
 CASES = [("deepspeed", 1), ("deepspeed", 2), ("paper-50x", 1), ("paper-50x", 2)]
+STATIC = ActivationSpec(8, "static", symmetric=False)
+RULES = {
+    "static": named_rules("deepspeed", 1, ActivationSpec(8, "static")),
+    "4-bit inputs of one range": named_rules("deepspeed", 1, ActivationSpec(4, "tensor")),
+    "asymmetric inputs": named_rules("deepspeed", 2, ActivationSpec(8, symmetric=False)),
+    "float inputs": named_rules("paper-50x", 1, None),
+    "groups": named_rules("paper-50x", 2, granularity=6),
+    "groups over rows": named_rules("deepspeed", 1, granularity=24),
+    "3 bits": named_rules("deepspeed", 3),
+    "4 bits, asymmetric, static": named_rules("paper-50x", 4, STATIC, quantizer="asymmetric", granularity="row"),
+    "8 bits": named_rules("paper-50x", 8),
+    "5 to 7 bits": with_extra_rules(
+        named_rules("deepspeed", 7), ["query/weight=5,a8", "word_embeddings/weight=6,row,asymmetric"]
+    ),
+}
 
 
 @functools.cache
 def make_model(rules="paper-50x", bits=2):
     return PackedModel(CONFIG, pack(toy.params(CONFIG), named_rules(rules, bits)), TASK, max_length=5)
+
+
+def packed_under(rules, params=None):
+    """A packed model whose static ranges are not all alike."""
+    latent = with_input_ranges(toy.params(CONFIG) if params is None else params, rules)
+    counter = iter(range(1, 100))
+
+    def fill(path, leaf):
+        return jnp.array([-1.0, 2.0]) * next(counter) if path[-1].key == "input_range" else leaf
+
+    return PackedModel(CONFIG, pack(jax.tree_util.tree_map_with_path(fill, latent), rules), TASK, 5)
+
+
+def split_model(one="paper-50x"):
+    """All Linears and tables of ``paper-50x`` in halves, of one bit where ``one`` has a rule."""
+    return packed_under(named_rules(one, 1, STATIC), split(toy.params(CONFIG), named_rules("paper-50x", 2)))
 
 
 @pytest.fixture
@@ -88,6 +119,66 @@ def test_a_saved_model_is_read_back_with_equal_leaves(tmp_path, tokenizer, rules
     found = load_packed(tmp_path / "packed")
     assert_same(found.params, model.params)
     assert (found.config, found.task, found.max_length) == (CONFIG, TASK, 5)
+
+
+@pytest.mark.parametrize("make", [*RULES, "split", "partly split"])
+def test_every_kind_of_leaf_is_read_back_equal_and_counted_to_the_byte(tmp_path, tokenizer, make):
+    made = {"split": split_model, "partly split": lambda: split_model("deepspeed")}
+    model = made[make]() if make in made else packed_under(RULES[make])
+    save_packed(tmp_path / "packed", model, tokenizer)
+    assert_same(load_packed(tmp_path / "packed").params, model.params)
+    entries, header, size = file_account(tmp_path / "packed")
+    assert header + sum(entry.total for entry in entries) == size == (tmp_path / "packed" / WEIGHTS).stat().st_size
+    assert [entry.total for entry in entries if entry.name.endswith("input_range")] in ([], [8] * 6)
+
+
+def test_halves_ranges_and_zero_points_lie_under_their_paths(tmp_path, tokenizer):
+    save_packed(tmp_path / "split", split_model(), tokenizer)
+    tensors = load_file(tmp_path / "split" / WEIGHTS)
+    module = QUERY.removesuffix("/weight")
+    here = {name: value.dtype.name for name, value in tensors.items() if name.startswith(module)}
+    codes = {f"{QUERY}/{half}.{part}": dtype for half in ("first", "second") for part, dtype in PARTS}
+    assert here == {**codes, f"{module}/input_range": "float32", f"{module}/bias": "float16"}
+    save_packed(tmp_path / "asymmetric", packed_under(RULES["4 bits, asymmetric, static"]), tokenizer)
+    tensors = load_file(tmp_path / "asymmetric" / WEIGHTS)
+    assert {part: tensors[f"{QUERY}.{part}"].shape for part in ("codes", "scale", "zero")} == {
+        "codes": (12, 6),
+        "scale": (12,),
+        "zero": (12,),
+    }
+
+
+PARTS = (("codes", "uint8"), ("scale", "float32"))
+
+
+def test_the_config_says_only_what_is_not_usual(tmp_path, tokenizer):
+    described = {}
+    for name in ("8 bits", "float inputs", "4-bit inputs of one range", "4 bits, asymmetric, static"):
+        save_packed(tmp_path / name, packed_under(RULES[name]), tokenizer)
+        described[name] = json.loads((tmp_path / name / "config.json").read_text())["quantization"]["weights"][QUERY]
+    assert described == {
+        "8 bits": {"bits": 8, "shape": [12, 12], "activation_bits": 8},
+        "float inputs": {"bits": 1, "shape": [12, 12], "activation_bits": None},
+        "4-bit inputs of one range": {"bits": 1, "shape": [12, 12], "activation_bits": 4, "activation_range": "tensor"},
+        "4 bits, asymmetric, static": {
+            "bits": 4,
+            "shape": [12, 12],
+            "activation_bits": 8,
+            "activation_range": "static",
+            "activation_symmetric": False,
+            "zero_points": True,
+        },
+    }
+
+
+@pytest.mark.parametrize("activation_bits", [8, None])
+def test_a_config_written_before_ranges_were_still_means_one_scale_per_token(directory, activation_bits):
+    weights = json.loads((directory / "config.json").read_text())["quantization"]["weights"]
+    old = {path: {"bits": 2, "shape": raw["shape"], "activation_bits": activation_bits} for path, raw in weights.items()}
+    edit(directory, quantization={"weights": old})
+    found = load_packed(directory).params["encoder"]["layer_0"]["attention"]["self"]["query"]["weight"]
+    assert found.activation == (ActivationSpec(8, "token", symmetric=True) if activation_bits else None)
+    assert found.zero is None
 
 
 @pytest.mark.parametrize(
@@ -203,10 +294,90 @@ def test_a_block_that_lacks_a_key_is_refused_by_file_and_key(directory, block, k
     assert key in message
 
 
-def test_a_weight_of_a_width_that_no_layout_has_is_refused(directory):
+def describe(directory, path=QUERY, **changes):
+    """Change how ``config.json`` describes one weight; None takes a key out."""
     weights = json.loads((directory / "config.json").read_text())["quantization"]["weights"]
-    edit(directory, quantization={"weights": {**weights, QUERY: {**weights[QUERY], "bits": 3}}})
-    assert QUERY in refusal(directory)
+    raw = {key: value for key, value in {**weights.get(path, {}), **changes}.items() if value is not None}
+    edit(directory, quantization={"weights": {**weights, path: raw}})
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"bits": 3}, f"tensor {QUERY} has codes (12, 3) and scale (1,), config.json asks for (12, 12)"),
+        ({"bits": 0}, f"tensor {QUERY} has 0 bits in config.json; a packed weight has 1 to 8"),
+        ({"bits": 9}, f"tensor {QUERY} has 9 bits in config.json; a packed weight has 1 to 8"),
+        ({"bits": "2"}, f"tensor {QUERY} has 2 bits in config.json; a packed weight has 1 to 8"),
+        ({"bits": None}, f"tensor {QUERY} has 0 bits in config.json; a packed weight has 1 to 8"),
+        ({"activation_bits": 5}, f"tensor {QUERY} has token activations of 5 bits, which are not known here"),
+        ({"activation_range": "batch"}, f"tensor {QUERY} has batch activations of 8 bits, which are not known here"),
+        ({"activation_range": "static"}, f"tensor {QUERY.removesuffix('/weight')}/input_range is missing"),
+        ({"zero_points": True}, f"tensor {QUERY}.zero is missing"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused_with_the_name_of_the_weight(directory, changes, complaint):
+    describe(directory, **changes)
+    assert refusal(directory) == f"{directory / WEIGHTS}: {complaint}"
+
+
+@pytest.mark.parametrize("path", ["pooler/dense/bias", "decoder/weight", "pooler/dense/weight/third"])
+def test_a_description_of_what_is_no_matrix_of_this_bert_is_refused(directory, path):
+    describe(directory, path, bits=1, shape=[12], activation_bits=8)
+    assert refusal(directory) == f"{directory / WEIGHTS}: config.json quantizes {path}, which this BERT does not have"
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        (f"{QUERY}/first.codes", f"tensor {QUERY}/first.codes is missing"),
+        (f"{QUERY}/second.scale", f"tensor {QUERY}/second.scale is missing"),
+        (f"{QUERY.removesuffix('/weight')}/input_range", f"tensor {QUERY.removesuffix('/weight')}/input_range is missing"),
+    ],
+)
+def test_a_part_of_a_split_weight_that_is_missing_is_named(tmp_path, tokenizer, name, complaint):
+    save_packed(tmp_path / "packed", split_model(), tokenizer)
+    replace_tensors(tmp_path / "packed", **{name: None})
+    assert refusal(tmp_path / "packed") == f"{tmp_path / 'packed' / WEIGHTS}: {complaint}"
+
+
+def test_a_half_without_its_other_half_is_refused_though_config_and_file_agree(tmp_path, tokenizer):
+    save_packed(tmp_path / "packed", split_model(), tokenizer)
+    weights = json.loads((tmp_path / "packed" / "config.json").read_text())["quantization"]["weights"]
+    del weights[f"{QUERY}/second"]
+    edit(tmp_path / "packed", quantization={"weights": weights})
+    replace_tensors(tmp_path / "packed", **{f"{QUERY}/second.codes": None, f"{QUERY}/second.scale": None})
+    assert refusal(tmp_path / "packed") == f"{tmp_path / 'packed' / WEIGHTS}: tensor {QUERY}/second is missing"
+
+
+def test_a_weight_that_is_described_whole_and_in_halves_is_refused(tmp_path, tokenizer):
+    save_packed(tmp_path / "packed", split_model(), tokenizer)
+    describe(tmp_path / "packed", bits=1, shape=[12, 12])
+    assert refusal(tmp_path / "packed").endswith(f"config.json quantizes {QUERY}, which this BERT does not have")
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("zero", np.zeros(11, np.float32)),
+        ("zero", np.zeros((12, 1), np.float32)),
+        ("zero", np.zeros(12, np.int32)),
+        ("scale", np.ones(12, np.float16)),
+    ],
+)
+def test_scales_and_zero_points_of_another_shape_or_type_are_refused(tmp_path, tokenizer, part, value):
+    save_packed(tmp_path / "packed", packed_under(RULES["4 bits, asymmetric, static"]), tokenizer)
+    replace_tensors(tmp_path / "packed", **{f"{QUERY}.{part}": value})
+    assert f"tensor {QUERY} has codes (12, 6) and scale (12,)" in refusal(tmp_path / "packed")
+
+
+@pytest.mark.parametrize(("name", "bits", "byte"), [("3 bits", 3, 0x08), ("3 bits", 3, 0x80), ("5 to 7 bits", 5, 0x20)])
+def test_an_integer_that_its_width_does_not_have_is_refused(tmp_path, tokenizer, name, bits, byte):
+    save_packed(tmp_path / "packed", packed_under(RULES[name]), tokenizer)
+    codes = load_file(tmp_path / "packed" / WEIGHTS)[f"{QUERY}.codes"].copy()
+    codes[3, 2] |= byte
+    replace_tensors(tmp_path / "packed", **{f"{QUERY}.codes": codes})
+    complaint = f"tensor {QUERY} holds the illegal code {2**bits} or more of {bits} bits; the file is damaged"
+    assert refusal(tmp_path / "packed") == f"{tmp_path / 'packed' / WEIGHTS}: {complaint}"
 
 
 @pytest.mark.parametrize("name", [f"{QUERY}.codes", f"{QUERY}.scale", "classifier/bias"])
@@ -221,7 +392,8 @@ def test_a_missing_tensor_is_named(directory, name):
         (f"{QUERY}.codes", np.zeros((12, 4), np.uint8), f"tensor {QUERY} has codes (12, 4) and scale (1,)"),
         (f"{QUERY}.codes", np.zeros((11, 3), np.uint8), f"tensor {QUERY} has codes (11, 3) and scale (1,)"),
         (f"{QUERY}.codes", np.zeros((12, 3), np.int8), f"tensor {QUERY} has codes (12, 3)"),
-        (f"{QUERY}.scale", np.ones(3, np.float32), f"tensor {QUERY} has codes (12, 3) and scale (3,)"),
+        (f"{QUERY}.scale", np.ones(7, np.float32), f"tensor {QUERY} has codes (12, 3) and scale (7,)"),
+        (f"{QUERY}.scale", np.ones(0, np.float32), f"tensor {QUERY} has codes (12, 3) and scale (0,)"),
         ("classifier/bias", np.ones(3, np.float16), "tensor classifier/bias has shape (3,), config.json asks for (2,)"),
     ],
 )

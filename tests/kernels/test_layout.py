@@ -68,8 +68,22 @@ def test_unpacking_returns_every_code_whatever_the_width(n, k, bits, random):
 
 @pytest.mark.parametrize(
     ("k", "bits", "width"),
-    [(256, 1, 32), (256, 2, 64), (768, 1, 96), (768, 2, 192), (384, 1, 48), (384, 2, 96), (257, 1, 33), (9, 1, 2), (9, 2, 3)]
-    + [(256, 4, 128), (384, 4, 192), (9, 4, 5), (256, 8, 256), (9, 8, 9)],
+    [
+        (256, 1, 32),
+        (256, 2, 64),
+        (768, 1, 96),
+        (768, 2, 192),
+        (384, 1, 48),
+        (384, 2, 96),
+        (257, 1, 33),
+        (9, 1, 2),
+        (9, 2, 3),
+        (256, 4, 128),
+        (384, 4, 192),
+        (9, 4, 5),
+        (256, 8, 256),
+        (9, 8, 9),
+    ],
 )
 def test_a_row_takes_its_bits_rounded_up_to_a_byte(k, bits, width):
     assert packed_width(k, bits) == width

@@ -86,7 +86,7 @@ def test_the_gradient_is_the_cotangent_whatever_is_clipped(rng, spec):
     np.testing.assert_array_equal(vjp(ct)[0], ct)
 
 
-@every
+@pytest.mark.parametrize("spec", SPECS[: len(SPECS) // 2], ids=str)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16, jnp.bfloat16])
 @pytest.mark.parametrize("odd", [[0.0] * 4, [0.5] * 4, [np.inf, 1, 2, -np.inf]], ids=["zeros", "constant", "infinities"])
 def test_zeros_constants_and_infinities_give_no_nan_and_the_dtype_is_kept(spec, dtype, odd):

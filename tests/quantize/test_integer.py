@@ -42,7 +42,7 @@ def test_the_minimum_is_exact_and_the_maximum_clips_one_step_below_itself(bits):
 
 
 def test_the_zero_point_is_a_whole_number_so_that_zero_is_a_level(rng):
-    codes, scale, zero = asymmetric(rng.normal(size=(8, 16)) + 0.3, 4, "row")
+    _, scale, zero = asymmetric(rng.normal(size=(8, 16)) + 0.3, 4, "row")
     np.testing.assert_array_equal(zero, np.round(zero))
     assert scale.shape == zero.shape == (8,)
     values = np.asarray(asymmetric([[-1.0, 0.0, 0.4, 2.0]], 3).codes) + float(asymmetric([[-1.0, 0.0, 0.4, 2.0]], 3).zero[0])

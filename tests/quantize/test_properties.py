@@ -149,8 +149,16 @@ def test_zeros_stay_zeros_and_leave_their_neighbour_alone(name):
 @pytest.mark.parametrize("constant", [0.375, -0.375])
 @pytest.mark.parametrize(
     ("name", "ratio"),
-    [("binary", {}), ("binary_centred", {-0.375: -1}), ("ternary", {}), ("ternary_clipped", {})]
-    + [("symmetric 3", {0.375: 3 / 4}), ("symmetric 8", {0.375: 127 / 128}), ("asymmetric 3", {}), ("asymmetric 8", {})],
+    [
+        ("binary", {}),
+        ("binary_centred", {-0.375: -1}),
+        ("ternary", {}),
+        ("ternary_clipped", {}),
+        ("symmetric 3", {0.375: 3 / 4}),
+        ("symmetric 8", {0.375: 127 / 128}),
+        ("asymmetric 3", {}),
+        ("asymmetric 8", {}),
+    ],
 )
 def test_a_constant_group_is_reproduced_except_where_the_grid_lacks_its_maximum(name, ratio, constant):
     # A centred weight has sign(0) = +1 everywhere.

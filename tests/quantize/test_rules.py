@@ -106,13 +106,13 @@ def test_a_model_without_encoder_layers_is_refused_by_the_name_of_the_unused_rul
 
 
 def test_an_unknown_set_or_a_spec_that_cannot_be_is_refused():
-    with pytest.raises(UserError, match="^unknown rule set 'paper'; use one of deepspeed, paper-50x$"):
+    with pytest.raises(UserError, match=r"^unknown rule set 'paper'; use one of deepspeed, paper-50x$"):
         named_rules("paper", 1)
-    with pytest.raises(UserError, match="^the rule set: 9 bits are not offered; use 1 to 8, or 32 for float$"):
+    with pytest.raises(UserError, match=r"^the rule set: 9 bits are not offered; use 1 to 8, or 32 for float$"):
         named_rules("deepspeed", 9)
-    with pytest.raises(UserError, match="^the rule set: activations of 5 bits are not offered"):
+    with pytest.raises(UserError, match=r"^the rule set: activations of 5 bits are not offered"):
         named_rules("deepspeed", 1, 5)
-    with pytest.raises(UserError, match="^the rule set: unknown quantizer 'twn'; use one of binary, binary_centred, ternary"):
+    with pytest.raises(UserError, match=r"^the rule set: unknown quantizer 'twn'; use one of binary, binary_centred, ternary"):
         named_rules("deepspeed", 2, quantizer="twn")
 
 
