@@ -170,6 +170,11 @@ def _with_a_half_of_another_shape(params):
     return {**params, "pooler": {"dense": pooler}}
 
 
+def _with_one_half(params):
+    halved = {"first": np.zeros((8, 8), np.float32)}
+    return {**params, "pooler": {"dense": {**params["pooler"]["dense"], "weight": halved}}}
+
+
 def _without_the_encoder(params):
     return {name: leaf for name, leaf in params.items() if name != "encoder"}
 
@@ -178,6 +183,7 @@ def _without_the_encoder(params):
     ("change", "culprit"),
     [
         (_with_a_half_of_another_shape, "pooler.dense.weight"),
+        (_with_one_half, "missing pooler.dense.weight.second"),
         (_with_a_decoder, "unknown decoder"),
         (_with_another_head, "classifier.bias"),
         (_without_the_encoder, "encoder.layer.0"),

@@ -78,6 +78,8 @@ def test_every_quantizer_is_offered_at_each_of_its_widths_and_the_first_of_a_wid
         ("8@100>4@100", "here: the schedule goes from 8@100 to 4@100; steps must rise and bits fall"),
         ("8@0>32@5", "here: the schedule goes from 8@0 to 32@5; steps must rise and bits fall"),
         ("32@0>8@5", "here: 32 bits are not offered; use 1 to 8"),
+        ("1,stochastic", "here: stochastic rounding is of 3 to 8 bits; 1 bits do not round"),
+        ("2@5,stochastic", "here: stochastic rounding is of 3 to 8 bits; 2 bits do not round"),
         ("9@0>8@5", "here: 9 bits are not offered; use 1 to 8"),
     ],
 )
@@ -102,6 +104,11 @@ def test_a_spec_from_a_config_is_checked_alike():
     ):
         with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
             check_spec(spec, "there")
+
+
+def test_a_schedule_rounds_stochastically_as_long_as_it_rounds():
+    spec = parse_spec("8@0>4@5>1@9,stochastic", "here")
+    assert [spec.at(step).stochastic for step in (0, 5, 9)] == [True, True, False]
 
 
 def test_bits_are_a_number_or_a_schedule():

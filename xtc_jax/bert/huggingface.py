@@ -135,8 +135,10 @@ def check_params(flat: Mapping[str, Any], config: BertConfig, file: Path) -> Non
     Raises:
       UserError: a tensor is missing, unknown, or does not fit; names it and ``file``.
     """
-    flat = {weight_path(path): value for path, value in flat.items() if not path.endswith(INPUT_RANGE)}
+    flat = {path: value for path, value in flat.items() if not path.endswith(INPUT_RANGE)}
     expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0)))) | masked_lm_shapes(config)
+    for whole in {weight_path(path) for path in flat} - flat.keys() & expected.keys():  # split in halves: both must be there
+        expected |= dict.fromkeys((f"{whole}/first", f"{whole}/second"), expected.pop(whole))
     heads = {head for head in _HEAD if any(path.startswith(head) for path in flat)}
     wanted = {path for path in expected if not path.startswith(_HEAD) or path.startswith(tuple(heads))}
     missing, unknown = sorted(wanted - flat.keys()), sorted(flat.keys() - expected.keys())

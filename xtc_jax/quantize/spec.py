@@ -59,8 +59,10 @@ class WeightSpec:
         if not begun:
             return replace(self, bits=FLOAT, quantizer="", activation=None, schedule=())
         # On the way down a width that the quantizer lacks takes that width's default.
-        quantizer = self.named if begun[-1] in QUANTIZERS[self.named] else ""
-        return check_spec(replace(self, bits=begun[-1], quantizer=quantizer, activation=activation, schedule=()), "schedule")
+        bits = begun[-1]
+        quantizer = self.named if bits in QUANTIZERS[self.named] else ""
+        now = {"bits": bits, "quantizer": quantizer, "stochastic": self.stochastic and bits >= 3}
+        return check_spec(replace(self, **now, activation=activation, schedule=()), "schedule")  # type: ignore[arg-type]
 
     @property
     def changes(self) -> tuple[int, ...]:
@@ -88,6 +90,8 @@ def check_spec(spec: WeightSpec, where: str) -> WeightSpec:
         raise UserError(f"{where}: quantizer {spec.quantizer!r} has no {spec.bits} bits; use {' or '.join(offered)}")
     if isinstance(spec.granularity, str) and spec.granularity not in ("tensor", "row"):
         raise UserError(f"{where}: granularity {spec.granularity!r}; use tensor, row or the size of a group")
+    if spec.stochastic and max(bits for _, bits in ((0, spec.bits), *spec.schedule)) < 3:
+        raise UserError(f"{where}: stochastic rounding is of 3 to 8 bits; {spec.bits} bits do not round")
     _check_activation(spec.activation, where)
     return replace(spec, quantizer=spec.quantizer or offered[0])
 
