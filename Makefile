@@ -11,7 +11,7 @@ quickstart:  ## a real BERT to a 1-bit model, in minutes
 
 test:  ## the whole test suite
 	@sh launch/bootstrap.sh test "$(PYTHON)"
-	JAX_PLATFORMS=cpu .venv/bin/python -m pytest --numprocesses auto $(ARGS)
+	JAX_PLATFORMS=cpu .venv/bin/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 check:  ## format, lint, types, floors
 	@sh launch/bootstrap.sh test "$(PYTHON)"

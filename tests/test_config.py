@@ -169,7 +169,7 @@ def test_runlocal_shrinks_model_data_and_steps_of_a_copy():
     data = small.config["data"]
     assert (data["max_length"], data["buckets"], data["limit_train"], data["limit_validation"]) == (32, [32], 128, 64)
     assert [stage.counts(1000) for stage in small.stages] == [(6, 1)] * 3
-    assert [stage.layers for stage in small.stages] == ["", "1,3,5", ""]
+    assert [stage.layers for stage in small.stages] == ["first(3)", "1", ""]
     assert {(stage.batch_size, stage.eval_every, stage.dropout) for stage in small.stages} == {(8, 6, 0.0)}
     assert config.model == "google-bert/bert-base-uncased"
     assert config.reduce.layers == "1,3,5,7,9,11"
@@ -197,10 +197,11 @@ def test_runlocal_does_not_grow_what_is_small_already():
         ("bit_schedule", "", ""),
         ("activation_start", 500, 1),
         ("activation_start", 0, 0),
-        ("layers", "2,4,6,8,10", "2,4"),
+        ("layers", "2,4,6,8,10", "2"),
         ("layers", "every_other", "every_other"),
-        ("layers", "evenly(3)", "evenly(3)"),
-        ("match", "(1, 3, 7)", "1,3"),
+        ("layers", "evenly(2)", "evenly(2)"),
+        ("layers", "evenly(5)", "evenly(3)"),
+        ("match", "(1, 3, 7)", ""),
         ("model", "some/model", LOCAL_MODEL),
         (
             "extra_rules",

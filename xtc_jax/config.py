@@ -14,7 +14,7 @@ from xtc_jax.errors import UserError
 
 LOCAL_MODEL = "pinned:all-MiniLM-L6-v2"
 LOSSES = ("label", "logit", "attention", "hidden")
-_LOCAL_DEPTH = 6
+_LOCAL_DEPTH = 3
 _LOCAL_STEPS = 6
 
 Phase = tuple[Sequence[str], Sequence[float], int | float, float]
@@ -194,7 +194,8 @@ def choose(what: str, value: Any, known: dict[Any, Any]) -> Any:
 def shrink(config: ConfigDict) -> ConfigDict:
     """``runlocal``: the same recipe in about a minute on two cores, to see that it runs, not to be good.
 
-    A model from the hub becomes the pinned 6-layer MiniLM, of which the layers that it has are kept.
+    A model from the hub becomes the pinned MiniLM, of which three layers are taken; of the layers that later stages keep,
+    those below three.
     """
     small = config.copy_and_resolve_references()
     small.model = _local(small.model)
@@ -212,7 +213,9 @@ def shrink(config: ConfigDict) -> ConfigDict:
         stage.eval_every = _LOCAL_STEPS
         stage.dropout = 0.0  # it doubles the time to compile
         stage.grid = stage.grid[:2]
-        stage.layers, stage.match = _local_layers(stage.layers), _local_layers(stage.match)
+        stage.layers, stage.match = _local_layers(stage.layers), ""
+        if not stage.init and not stage.layers and (stage.model or small.model) == LOCAL_MODEL:
+            stage.layers = f"first({_LOCAL_DEPTH})"
         stage.bit_schedule = _local_schedule(stage.bit_schedule)
         stage.activation_start = min(stage.activation_start, 1)
         stage.extra_rules = tuple(_local_rule(rule) for rule in stage.extra_rules)
@@ -225,9 +228,9 @@ def _local(model: str) -> str:
 
 
 def _local_layers(text: str) -> str:
-    """Of a list, the layers that the local model has; a rule stays as it is."""
+    """Of a list, the layers that the local model has; of a rule, as many."""
     if not re.fullmatch(r"[\d, ()]+", text):
-        return text
+        return re.sub(r"\d+", lambda count: str(min(int(count[0]), _LOCAL_DEPTH)), text)
     return ",".join(layer for layer in re.findall(r"\d+", text) if int(layer) < _LOCAL_DEPTH)
 
 
