@@ -183,7 +183,7 @@ def test_a_packed_model_of_another_last_stage_is_refused(config, copied, monkeyp
         (lambda c: c.quantize.update(init="teacher", teacher="reduce"), "config.quantize.teacher='reduce': "),
         (lambda c: c.quantize.update(match="1,2,3"), "config.quantize.teacher='teacher': match='1,2,3' has 3 layers"),
         (lambda c: c.quantize.update(match="2,5"), "config.quantize.teacher='teacher': layers=(2, 5): the teacher"),
-        (lambda c: c.reduce.update(layers="evenly(9)"), "config.reduce.layers='evenly(9)': the teacher has 4 layers"),
+        (lambda c: c.reduce.update(layers="evenly(9)"), "config.reduce.layers='evenly(9)': that keeps 9 of 4 layers"),
         (lambda c: c.quantize.update(granularity="48"), "config.quantize: encoder/layer_0/attention/output/dense"),
         (lambda c: c.quantize.update(bit_schedule="8@0>1@20"), "config.quantize: its schedule changes at step 20"),
     ],
