@@ -27,6 +27,7 @@ from xtc_jax.data import (
     assemble,
     augment_rows,
     discover_labels,
+    evenly_spaced,
     finished_parts,
     is_finished,
     load_table,
@@ -164,9 +165,7 @@ def _load(spec: AugmentSpec) -> _Work:
     task = spec.task if spec.task.labels else replace(spec.task, labels=discover_labels(spec.data, spec.task))
     table, where = load_table(spec.data, task, spec.split)
     texts = table_examples(table, task, where).texts
-    limit = spec.limit or len(texts)
-    # Evenly spaced, as the pipeline limits: files are often sorted by label.
-    origins = [i * len(texts) // limit for i in range(limit)] if limit < len(texts) else list(range(len(texts)))
+    origins = evenly_spaced(len(texts), spec.limit)
     config, params, directory = load_model(spec.model)
     if spec.max_length > config.max_position_embeddings:
         raise UserError(f"max_length={spec.max_length} is more than the model's {config.max_position_embeddings}")

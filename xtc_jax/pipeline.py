@@ -5,9 +5,11 @@ is finished, a ``DONE`` record with its result and the config it was made with. 
 again; one made with another config is refused by name, and nothing is ever overwritten.
 """
 
+import functools
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from xtc_jax.compress import float32_bytes, pack, ready, reduce_layers
 from xtc_jax.data import Dataset, Task, compute_all, far_below_chance
 from xtc_jax.errors import UserError
 from xtc_jax.export import WEIGHTS, PackedModel, load_flax, load_packed, save_flax, save_packed
-from xtc_jax.plan import PACKED, StagePlan, make_plans, packed_directory, packed_plans, teacher_map
+from xtc_jax.plan import PACKED, StagePlan, check_schedule, make_plans, packed_directory, packed_plans, teacher_map
 from xtc_jax.quantize import Params, split
 from xtc_jax.recipe import Recipe, digest
 from xtc_jax.setup import Say, Setup, load_setup
@@ -65,8 +67,9 @@ def run(recipe: Recipe, workdir: Path, say: Say) -> Result:
         say(note)
     results: Result = {}
     compiled: Compiled = {}
+    augmented = functools.cache(lambda: _augmented(setup, recipe, workdir / AUGMENTED, say))  # once, and only if asked for
     for plan in plans:
-        results[plan.stage.result] = _finished(plan.directory) or _train_stage(plan, plans, setup, recipe, compiled, say)
+        results[plan.stage.result] = _finished(plan.directory) or _train_stage(plan, plans, setup, augmented, compiled, say)
     for plan in packed_plans(plans):
         directory = packed_directory(plan, plans)
         key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"
@@ -88,7 +91,9 @@ def _write_json(path: Path, value: Any) -> None:
     os.replace(scratch, path)
 
 
-def _train_stage(plan: StagePlan, plans: list[StagePlan], setup: Setup, recipe: Recipe, compiled: Compiled, say: Say) -> Result:
+def _train_stage(
+    plan: StagePlan, plans: list[StagePlan], setup: Setup, augmented: Callable[[], Dataset], compiled: Compiled, say: Say
+) -> Result:
     stage = plan.stage
     plan.directory.mkdir(parents=True, exist_ok=True)
     _write_json(plan.directory / "config.json", plan.fingerprint)
@@ -102,30 +107,33 @@ def _train_stage(plan: StagePlan, plans: list[StagePlan], setup: Setup, recipe: 
         teacher_map(plan, plans) if teacher_plan else plan.layers,
         stage.loss,
         teacher_plan.stage.rules if teacher_plan else None,
-        recipe.config["compute_dtype"],
+        plan.fingerprint["compute_dtype"],
     )
     origin = reduce_layers(_origin(plan, named, setup), plan.layers)
-    train_set = _train_set(plan, setup, recipe, say)
+    train_set = replace(augmented() if stage.augmented else setup.train, batch_size=stage.batch_size)
     steps, warmup = stage.counts(train_set.batches_per_epoch)
+    check_schedule(stage, steps)
     bits = stage.weight_bits
     say(f"{stage.name}: {plan.config.num_hidden_layers} layers, {bits} bits, {steps:,} steps of {stage.batch_size}")
     tried: dict[float, RunResult] = {}
+    several = len(stage.learning_rates) > 1
     for rate in stage.learning_rates:
         work = Run(
-            label=f"{stage.name} at {rate:g}" if len(stage.learning_rates) > 1 else stage.name,
+            label=f"{stage.name} at {rate:g}" if several else stage.name,
             objective=objective,
             optimizer=OptimizerSpec(rate, steps, warmup, stage.weight_decay, stage.clip),
             train_set=train_set,
             eval_sets=setup.validation,
             task=setup.task,
-            directory=plan.directory / f"learning_rate_{rate:g}" if len(stage.learning_rates) > 1 else plan.directory,
+            directory=plan.directory / f"learning_rate_{rate:g}" if several else plan.directory,
             seed=plan.fingerprint["seed"],
             eval_every=stage.eval_every,
         )
         tried[rate] = train(work, origin, teacher, compiled)
+    best = max(tried, key=lambda rate: tried[rate].metrics[setup.task.metrics[0]])
     if any(other.stage.teacher == stage.name for other in plans):
-        _refuse_bad_teacher(plan, setup, next(iter(tried.values())).metrics)
-    return _finish_stage(plan, setup, tried, say)
+        _refuse_bad_teacher(plan, setup, tried[best].metrics)
+    return _finish_stage(plan, setup, tried, best, say)
 
 
 def _origin(plan: StagePlan, named: dict[str, StagePlan], setup: Setup) -> Params:
@@ -140,31 +148,26 @@ def _origin(plan: StagePlan, named: dict[str, StagePlan], setup: Setup) -> Param
     return split(params, before.stage.rules)
 
 
-def _train_set(plan: StagePlan, setup: Setup, recipe: Recipe, say: Say) -> Dataset:
-    """The training data in batches of the stage's size; augmented, which is done once for all stages, if the stage says so."""
-    dataset = setup.train
-    if plan.stage.augmented:
-        config, data = recipe.config["augment"], recipe.config["data"]
-        spec = AugmentSpec(
-            model=config["model"] or recipe.config["model"],
-            task=setup.task,
-            data=data["train"] or data["path"],
-            count=config["count"],
-            probability=config["probability"],
-            candidates=config["candidates"],
-            limit=data["limit_train"],
-            seed=recipe.config["seed"],
-            processes=config["processes"],
-        )
-        dataset = setup.read_train(str(augment(spec, plan.directory.parent / AUGMENTED, say).path))
-    return replace(dataset, batch_size=plan.stage.batch_size)
+def _augmented(setup: Setup, recipe: Recipe, file: Path, say: Say) -> Dataset:
+    """The augmented training data; written to ``file``, or found there."""
+    config, data = recipe.config["augment"], recipe.config["data"]
+    spec = AugmentSpec(
+        model=config["model"] or recipe.config["model"],
+        task=setup.task,
+        data=data["train"] or data["path"],
+        count=config["count"],
+        probability=config["probability"],
+        candidates=config["candidates"],
+        limit=data["limit_train"],
+        seed=recipe.config["seed"],
+        processes=config["processes"],
+    )
+    return setup.read_train(str(augment(spec, file, say).path))
 
 
-def _finish_stage(plan: StagePlan, setup: Setup, tried: dict[float, RunResult], say: Say) -> Result:
-    """Keep the best of the learning rates that were tried, write its model and the record of the stage."""
-    stage, selecting = plan.stage, setup.task.metrics[0]
-    rate = max(tried, key=lambda rate: tried[rate].metrics[selecting])
-    done = tried[rate]
+def _finish_stage(plan: StagePlan, setup: Setup, tried: dict[float, RunResult], rate: float, say: Say) -> Result:
+    """Write the model of the best of the learning rates that were tried, ``rate``, and the record of the stage."""
+    stage, done = plan.stage, tried[rate]
     save_flax(plan.directory / "model", plan.config, done.params, setup.checkpoints[plan.model].source)
     result = {
         "metrics": done.metrics,

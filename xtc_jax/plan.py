@@ -99,9 +99,18 @@ def _check_rules(config: BertConfig, stage: Stage, setup: Setup) -> None:
             raise UserError(
                 f"config.{stage.name}: {path} is a table, it has no input to quantize; leave a{spec.activation.bits} out"
             )
-    last = max(stage.rules.changes, default=0)
-    steps, _ = stage.counts(replace(setup.train, batch_size=stage.batch_size).batches_per_epoch)
-    if last >= max(steps, 1) and not stage.augmented:
+    if not stage.augmented:  # otherwise its length is known later
+        check_schedule(stage, stage.counts(replace(setup.train, batch_size=stage.batch_size).batches_per_epoch)[0])
+
+
+def check_schedule(stage: Stage, steps: int) -> None:
+    """The last change of a stage's bits comes before its end.
+
+    Raises:
+      UserError: it does not; what is evaluated and packed would never have been trained.
+    """
+    last = max(stage.rules.changes, default=0) if stage.rules else 0
+    if last >= max(steps, 1):
         raise UserError(f"config.{stage.name}: its schedule changes at step {last}, but the stage ends after {steps}")
 
 

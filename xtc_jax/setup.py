@@ -15,6 +15,7 @@ from xtc_jax.data import (
     Task,
     default_buckets,
     discover_labels,
+    evenly_spaced,
     find_task,
     load_examples,
     load_tokenizer,
@@ -134,8 +135,6 @@ def _one_vocabulary(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
 
 
 def _limit(examples: Examples, most: int) -> Examples:
-    """``most`` examples, evenly spaced (files are often sorted by label); 0 is all."""
-    if not most or most >= len(examples.texts):
-        return examples
-    chosen = [i * len(examples.texts) // most for i in range(most)]
+    """``most`` examples, evenly spaced; 0 is all."""
+    chosen = evenly_spaced(len(examples.texts), most)
     return Examples([examples.texts[i] for i in chosen], examples.labels[chosen], examples.where)

@@ -113,6 +113,12 @@ def _hub_table(task: Task, split: str) -> tuple[pa.Table, str]:
     return table, f"hub:glue/{task.name}/{split}"
 
 
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """``most`` of ``count`` row numbers, evenly spaced, for files are often sorted by label; 0 is all."""
+    most = min(most or count, count)
+    return [i * count // most for i in range(most)]
+
+
 def load_table(path: str, task: Task, split: str, labelled: bool = True) -> tuple[pa.Table, str]:
     """One split as it lies in its file, with the columns of the task among its own; and where it came from.
 

@@ -17,7 +17,7 @@ from xtc_jax.quantize.integer import asymmetric_levels, symmetric_levels
 from xtc_jax.quantize.matmul import matmul, quantized_matmul
 from xtc_jax.quantize.rules import QuantRules
 from xtc_jax.quantize.spec import WeightSpec
-from xtc_jax.quantize.ternary import CLIP, ternary_levels
+from xtc_jax.quantize.ternary import CLIP, clip_gate, ternary_levels
 
 Params = Any
 """A pytree of parameters: nested dicts whose leaves are arrays (or nodes that stand for one)."""
@@ -76,7 +76,7 @@ def quantize_weight(w: Float[Array, "..."], spec: WeightSpec, key: Key[Array, ""
     The gradient of ``ternary_clipped`` is 0 where ``|w| >= 2.5``, see :func:`ternarize_clipped`.
     """
     levels = weight_levels(jax.lax.stop_gradient(w), spec, key)
-    gate = jnp.abs(w) < CLIP if spec.quantizer == "ternary_clipped" else None
+    gate = clip_gate(w) if spec.quantizer == "ternary_clipped" else None
     return pass_gradient(w, dequantize(*levels).astype(w.dtype), gate), levels
 
 

@@ -19,8 +19,8 @@ import numpy as np
 
 from xtc_jax.errors import UserError
 from xtc_jax.quantize.fake import Params, assign_rules, weight_levels
-from xtc_jax.quantize.groups import group_count
 from xtc_jax.quantize.rules import QuantRules
+from xtc_jax.quantize.ternary import CLIP
 
 
 def split_ternary(w: np.ndarray, codes: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -75,8 +75,7 @@ def split(params: Params, rules: QuantRules) -> Params:
             return w
         spec = assigned[name]
         levels = weight_levels(jnp.asarray(w), spec)
-        assert levels.scale.shape[0] == group_count(w.shape, spec.granularity)
-        clipped = np.clip(w, -2.5, 2.5) if spec.quantizer == "ternary_clipped" else w
+        clipped = np.clip(w, -CLIP, CLIP) if spec.quantizer == "ternary_clipped" else w
         try:
             first, second = split_ternary(np.asarray(clipped), np.asarray(levels.codes), np.asarray(levels.scale))
         except ValueError as error:

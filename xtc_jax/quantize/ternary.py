@@ -7,7 +7,7 @@ purpose: there an all-zero group is 0/0 = NaN; here it stays zero.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int8
+from jaxtyping import Array, Bool, Float, Int8
 
 from xtc_jax.quantize.groups import Levels, dequantize, grouped, pass_gradient, straight_through
 
@@ -62,4 +62,9 @@ def ternarize_clipped(w: Float[Array, "..."], groups: int) -> Float[Array, "..."
     [[2.25, -2.25], [0.0, 0.0]]
     """
     value = dequantize(*ternary_levels(jax.lax.stop_gradient(w), groups, CLIP))
-    return pass_gradient(w, value.astype(w.dtype), jnp.abs(w) < CLIP)
+    return pass_gradient(w, value.astype(w.dtype), clip_gate(w))
+
+
+def clip_gate(w: Float[Array, "..."]) -> Bool[Array, "..."]:
+    """Where the gradient of a weight clipped at :data:`CLIP` passes."""
+    return jnp.abs(w) < CLIP

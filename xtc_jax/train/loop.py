@@ -162,6 +162,7 @@ def _steps(
     rates = learning_rates(run.optimizer)
     eval_step = _eval_step(run, mesh, compiled)
     start, total, metrics_file = int(state.step), run.optimizer.steps, run.directory / "metrics.jsonl"
+    changes = {start, *(run.objective.rules.changes if run.objective.rules else ())}
     before = max((record["seconds"] for record in read_metrics(metrics_file) if record["step"] <= start), default=0.0)
     begun = time.monotonic()
     window: defaultdict[str, list[jax.Array]] = defaultdict(list)
@@ -169,7 +170,8 @@ def _steps(
     with metrics_writer(run.directory, start) as write, progress(run.label, total, start) as show:
         for step, batch in enumerate(train_batches(run.train_set, run.seed, total, start), start + 1):
             previous = window["loss"][-1:]
-            train_step = _train_step(run, step - 1, mesh, compiled)
+            if step - 1 in changes:
+                train_step = _train_step(run, step - 1, mesh, compiled)
             state, losses = train_step(state, teacher, put_batch(batch, mesh), rates[step - 1])
             jax.block_until_ready(previous)  # one step in flight, so that times and the display are true
             for name, value in losses.items():
