@@ -15,7 +15,7 @@ from xtc_jax.compress import pack
 from xtc_jax.data import GLUE, find_task
 from xtc_jax.errors import UserError
 from xtc_jax.export import WEIGHTS, PackedModel, file_account, load_packed, save_packed
-from xtc_jax.kernels import PackedTensor
+from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor
 from xtc_jax.quantize import ActivationSpec, named_rules, split, with_extra_rules, with_input_ranges
 
 TASK = GLUE["mrpc"]
@@ -130,6 +130,40 @@ def test_every_kind_of_leaf_is_read_back_equal_and_counted_to_the_byte(tmp_path,
     entries, header, size = file_account(tmp_path / "packed")
     assert header + sum(entry.total for entry in entries) == size == (tmp_path / "packed" / WEIGHTS).stat().st_size
     assert [entry.total for entry in entries if entry.name.endswith("input_range")] in ([], [8] * 6)
+
+
+@pytest.mark.parametrize(
+    "rules", [named_rules("paper-50x", 2), named_rules("deepspeed", 2, granularity="row"), RULES["3 bits"]]
+)
+def test_base_3_is_the_same_model_in_fewer_bytes_counted_to_the_byte(tmp_path, tokenizer, rules):
+    model = packed_under(rules)
+    for layout in STORED_LAYOUTS:
+        save_packed(tmp_path / layout, model, tokenizer, layout)
+    assert_same(load_packed(tmp_path / BASE3).params, model.params)
+    entries, header, size = file_account(tmp_path / BASE3)
+    assert header + sum(entry.total for entry in entries) == size == (tmp_path / BASE3 / WEIGHTS).stat().st_size
+    named = {entry.name: entry for entry in entries}
+    if rules is RULES["3 bits"]:
+        assert load_file(tmp_path / BASE3 / WEIGHTS).keys() == load_file(tmp_path / PLANES256 / WEIGHTS).keys()
+        assert named[QUERY].bits == 4
+    else:
+        assert (named[QUERY].bits, named[QUERY].code_bytes) == (1.6, 12 * 3)
+        assert size < file_account(tmp_path / PLANES256)[2]
+
+
+def test_a_byte_that_is_no_five_ternary_codes_is_refused(tmp_path, tokenizer):
+    save_packed(tmp_path / "packed", make_model(), tokenizer, BASE3)
+    codes = load_file(tmp_path / "packed" / WEIGHTS)[f"{QUERY}.codes"].copy()
+    codes[5, 1] = 243
+    replace_tensors(tmp_path / "packed", **{f"{QUERY}.codes": codes})
+    complaint = f"tensor {QUERY} holds the illegal byte 243 or more of base 3; the file is damaged"
+    assert refusal(tmp_path / "packed") == f"{tmp_path / 'packed' / WEIGHTS}: {complaint}"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_scale_that_is_not_finite_is_refused(directory, value):
+    replace_tensors(directory, **{f"{QUERY}.scale": np.array([value], np.float32)})
+    assert refusal(directory) == f"{directory / WEIGHTS}: tensor {QUERY} has a scale that is not finite; the file is damaged"
 
 
 def test_halves_ranges_and_zero_points_lie_under_their_paths(tmp_path, tokenizer):
@@ -283,7 +317,8 @@ def test_a_config_that_is_none_of_a_packed_model_is_named(directory, content, co
 )
 def test_another_format_or_layout_is_refused(directory, key, value, found):
     edit(directory, quantization={key: value})
-    assert refusal(directory) == f"{directory / 'config.json'}: {found} is not known here"
+    known = "(known: format 1, planes256.v1, base3.v1); a newer xtc_jax wrote it, or it is damaged"
+    assert refusal(directory) == f"{directory / 'config.json'}: {found} is not known here {known}"
 
 
 @pytest.mark.parametrize(("block", "key"), [("quantization", "weights"), ("task", "text"), ("task", "max_length")])
@@ -407,6 +442,34 @@ def test_a_truncated_file_is_named(directory, keep):
     file = directory / WEIGHTS
     file.write_bytes(file.read_bytes()[:keep])
     assert refusal(directory).startswith(f"{file}: damaged or truncated")
+
+
+def test_a_truncated_tensor_is_named(directory):
+    file = directory / WEIGHTS
+    file.write_bytes(file.read_bytes()[:-5])
+    assert refusal(directory) == (
+        f"{file}: damaged or truncated (tensor {_last(file)} reaches 5 bytes beyond the end of the file)"
+    )
+
+
+def _header(file):
+    data = file.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size]), data[8 + size :]
+
+
+def _last(file):
+    return max(_header(file)[0].items(), key=lambda item: item[1]["data_offsets"])[0]
+
+
+def test_tensors_that_overlap_are_named(directory):
+    file = directory / WEIGHTS
+    header, data = _header(file)
+    first, second, *_ = sorted(header, key=lambda name: header[name]["data_offsets"])
+    header[second]["data_offsets"] = [offset - 2 for offset in header[second]["data_offsets"]]
+    raw = json.dumps(header).encode()
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + data)
+    assert refusal(directory) == f"{file}: damaged or truncated (tensor {second} overlaps {first})"
 
 
 def test_missing_weights_are_named(directory):

@@ -9,7 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xtc_jax.kernels import INT8, PLANES256, PackedTensor, pack_codes, pack_tensor, packed_width, stored_bits, unpack_codes
+from xtc_jax.kernels import (
+    BASE3,
+    INT8,
+    PLANES256,
+    PackedTensor,
+    code_width,
+    has_illegal_code,
+    integer_matmul,
+    pack_base3,
+    pack_codes,
+    pack_tensor,
+    packed_width,
+    stored_bits,
+    unpack_base3,
+    unpack_codes,
+)
 
 few = settings(deadline=None, max_examples=20)
 bits_of_a_code = st.sampled_from([1, 2, 4, 8])
@@ -119,6 +134,73 @@ def test_integers_of_an_asymmetric_grid_are_stored_as_they_are():
     packed = pack_tensor(jnp.array([[0.0, 255.0, 7.0]]), jnp.array([0.5]), 8, None, jnp.array([-8.0]))
     assert packed.codes.tolist() == [[0, 255, 7]]
     assert packed.dequantize().tolist() == [[-4.0, 123.5, -0.5]]
+
+
+def test_five_ternary_codes_are_the_digits_of_one_byte():
+    assert pack_base3(jnp.array([[2, 0, 1, 0, 2, 1, 2]], jnp.uint8)).tolist() == [[2 + 9 + 2 * 81, 1 + 2 * 3]]
+
+
+@few
+@given(st.integers(1, 4), st.integers(1, 40), st.randoms(use_true_random=False))
+def test_base_3_returns_every_code_whatever_the_width_and_takes_a_byte_for_five(n, k, random):
+    codes = np.array([[random.randrange(3) for _ in range(k)] for _ in range(n)], np.uint8)
+    packed = jax.jit(pack_base3)(codes)
+    assert packed.shape == (n, code_width(k, 2, BASE3)) == (n, (k + 4) // 5)
+    assert int(packed.max()) <= 242
+    np.testing.assert_array_equal(jax.jit(unpack_base3, static_argnums=1)(packed, k), codes)
+
+
+@pytest.mark.parametrize("k", [3, 256, 384, 768])
+def test_a_ternary_tensor_in_base_3_is_the_same_tensor_in_fewer_bytes(rng, k):
+    values, _, packed = random_tensor(rng, (4, k), 2, groups=4)
+    small = packed.stored(BASE3)
+    assert (small.layout, small.stored_bits, packed.stored_bits) == (BASE3, 1.6, 2)
+    assert small.codes.nbytes == 4 * ((k + 4) // 5)
+    np.testing.assert_array_equal(small.values(), values)
+    np.testing.assert_array_equal(small.dequantize(), packed.dequantize())
+    np.testing.assert_array_equal(small.rows(jnp.array([2, 0])), packed.rows(jnp.array([2, 0])))
+    np.testing.assert_array_equal(small.stored(PLANES256).codes, packed.codes)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 8])
+def test_base_3_leaves_other_widths_in_planes(rng, bits):
+    _, _, packed = random_tensor(rng, (3, 40), bits)
+    assert packed.stored(BASE3) is packed
+
+
+def test_a_layout_that_files_do_not_have_is_refused_with_those_they_have(rng):
+    with pytest.raises(ValueError, match=r"'int8' is no layout of files; use one of planes256\.v1, base3\.v1"):
+        random_tensor(rng, (3, 40), 2)[2].stored(INT8)
+
+
+@pytest.mark.parametrize(("byte", "bits", "layout", "illegal"), [
+    (242, 2, BASE3, False), (243, 2, BASE3, True), (0b10_01_00_10, 2, PLANES256, False), (0b11_00_00_00, 2, PLANES256, True),
+    (255, 1, PLANES256, False), (0x77, 3, PLANES256, False), (0x80, 3, PLANES256, True), (63, 6, PLANES256, False),
+    (64, 6, PLANES256, True), (255, 8, PLANES256, False),
+])  # fmt: skip
+def test_a_byte_that_no_codes_give_is_seen(byte, bits, layout, illegal):
+    assert has_illegal_code(np.array([[0, byte]], np.uint8), bits, layout) == illegal
+
+
+@pytest.mark.parametrize("layout", [PLANES256, INT8])
+@pytest.mark.parametrize("bits", [1, 2, 8])
+def test_shards_over_rows_and_over_whole_blocks_of_columns_sum_to_the_whole(rng, bits, layout):
+    values, _, packed = random_tensor(rng, (6, 1024), bits, groups=6)
+    packed = packed.unpacked() if layout == INT8 else packed
+    x, half = jnp.asarray(rng.integers(-128, 128, (3, 1024)), jnp.int8), packed.codes.shape[1] // 2
+    left, right = (
+        dataclasses.replace(packed, codes=codes).shard(columns=2) for codes in (packed.codes[:, :half], packed.codes[:, half:])
+    )
+    upper = dataclasses.replace(packed, codes=packed.codes[:3], scale=packed.scale[:3]).shard(rows=2)
+    whole = np.asarray(x, np.int64) @ np.asarray(values, np.int64).T
+    np.testing.assert_array_equal(integer_matmul(x[:, :512], left) + integer_matmul(x[:, 512:], right), whole)
+    np.testing.assert_array_equal(integer_matmul(x, upper), whole[:, :3])
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(4, 1), (1, 4), (1, 3)])
+def test_a_shard_that_would_break_a_row_or_a_block_is_refused(rng, rows, columns):
+    with pytest.raises(ValueError, match=r"does not split into . x . shards of whole blocks"):
+        random_tensor(rng, (6, 512), 2)[2].shard(rows, columns)
 
 
 SHAPES_AND_GROUPS = [((5, 384), 1), ((5, 384), 5), ((3, 21), 3), ((3, 21), 9), ((3, 20), 6), ((6, 10), 3), ((4, 300), 2)]

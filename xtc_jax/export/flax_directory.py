@@ -6,6 +6,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from xtc_jax.bert import BertConfig, check_params, config_to_dict, copy_tokenizer, read_config
@@ -18,18 +19,28 @@ PARAMS = "params"
 def save_flax(directory: Path, config: BertConfig, params: Params, tokenizer: Path) -> None:
     """Write a model; ``tokenizer`` is the directory whose tokenizer goes with it.
 
-    The directory appears at once, under its final name, when it is complete; one that exists is replaced.
+    The directory appears at once, under its final name, when it is complete; one that exists is replaced. Of several processes
+    all must call this, and :func:`load_flax` too, for Orbax waits for all; process 0 writes.
     """
-    scratch = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    raw = config_to_dict(config, "BertForSequenceClassification")
-    (scratch / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
-    copy_tokenizer(tokenizer, scratch)
+    scratch, first = directory.with_name(directory.name + ".tmp"), jax.process_index() == 0
+    if first:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        raw = config_to_dict(config, "BertForSequenceClassification")
+        (scratch / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
+        copy_tokenizer(tokenizer, scratch)
+    _wait_for_all()
     # As numpy: the bits as they are (jax would narrow float64), and no device to be missed where it is read.
     ocp.save(scratch.absolute() / PARAMS, jax.tree.map(np.asarray, params))
-    shutil.rmtree(directory, ignore_errors=True)
-    scratch.rename(directory)
+    if first:
+        shutil.rmtree(directory, ignore_errors=True)
+        scratch.rename(directory)
+    _wait_for_all()
+
+
+def _wait_for_all() -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("save_flax")
 
 
 def is_flax(directory: Path) -> bool:

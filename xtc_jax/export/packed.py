@@ -1,14 +1,15 @@
 """The packed model directory: what the whole project is for.
 
-``model.safetensors`` holds ``<path>.codes`` (uint8, layout ``planes256.v1``) and ``<path>.scale`` (float32) for every
-quantized weight, ``<path>.zero`` (float32) too where its grid is asymmetric, and ``<path>`` for the full-precision rest;
+``model.safetensors`` holds ``<path>.codes`` (uint8, layout ``planes256.v1``, or ``base3.v1`` for ternary ones) and
+``<path>.scale`` (float32) for every quantized weight, ``<path>.zero`` (float32) too where its grid is asymmetric, and
+``<path>`` for the full-precision rest;
 ``config.json`` is the BERT's with a ``quantization`` and a ``task`` block; the tokenizer's files lie beside. Nothing
 else is needed to run the model.
 """
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, copy_toke
 from xtc_jax.compress import SizeEntry, size_account
 from xtc_jax.data import Task
 from xtc_jax.errors import UserError
-from xtc_jax.kernels import PLANES256, PackedTensor, packed_width, stored_bits
+from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor, code_width, has_illegal_code
 from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, Params, named_leaves, weight_path
 
 FORMAT_VERSION = 1
@@ -45,21 +46,23 @@ class PackedModel:
     max_length: int
 
 
-def save_packed(directory: Path, model: PackedModel, tokenizer: Path) -> None:
-    """Write a packed model directory; it appears at once, complete, and replaces one that exists."""
+def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: str = PLANES256) -> None:
+    """Write a packed model directory; it appears at once, complete, and replaces one that exists.
+
+    ``layout`` ``base3.v1`` stores ternary weights in 1.6 bits; those of other widths lie in planes either way.
+    """
     tensors: dict[str, np.ndarray] = {}
     quantized: dict[str, Any] = {}
     for path, leaf in _leaves(model.params).items():
         if isinstance(leaf, PackedTensor):
-            assert leaf.layout == PLANES256, f"{path}: only packed codes are written, not {leaf.layout}"
-            parts = {"codes": leaf.codes, "scale": leaf.scale, "zero": leaf.zero}
+            parts = {"codes": leaf.stored(layout).codes, "scale": leaf.scale, "zero": leaf.zero}
             tensors |= {f"{path}.{part}": np.asarray(value) for part, value in parts.items() if value is not None}
             quantized[path] = {"bits": leaf.bits, "shape": leaf.shape, **_activation_to_dict(leaf.activation)}
             quantized[path] |= {} if leaf.zero is None else {"zero_points": True}
         else:
             tensors[path] = np.asarray(leaf)
     raw = config_to_dict(model.config, "XtcBertForSequenceClassification")
-    raw["quantization"] = {"format_version": FORMAT_VERSION, "layout": PLANES256, "weights": quantized}
+    raw["quantization"] = {"format_version": FORMAT_VERSION, "layout": layout, "weights": quantized}
     raw["task"] = {
         "name": model.task.name,
         "text": model.task.text,
@@ -80,12 +83,18 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path) -> None:
 
 
 def load_packed(directory: Path) -> PackedModel:
-    """Read a packed model directory.
+    """Read a packed model directory; codes that lie in base 3 are turned into planes.
 
     Raises:
       UserError: no such directory, not a packed model, another format version, or tensors that are
         missing, damaged or do not fit ``config.json``.
     """
+    model = _read(directory)
+    return replace(model, params=jax.tree.map(_in_planes, model.params, is_leaf=_is_packed))
+
+
+def _read(directory: Path) -> PackedModel:
+    """The model with its codes as they lie in the file."""
     file = directory / "config.json"
     if not directory.is_dir():
         raise UserError(f"{directory}: no such model directory")
@@ -99,9 +108,11 @@ def load_packed(directory: Path) -> PackedModel:
         raise UserError(f"{file}: not a packed model (no quantization block); 'xtc compress' writes one")
     config = config_from_dict(raw, str(file))
     quantization, task = raw["quantization"], raw["task"]
-    if (quantization.get("format_version"), quantization.get("layout")) != (FORMAT_VERSION, PLANES256):
+    version, layout = quantization.get("format_version"), quantization.get("layout")
+    if version != FORMAT_VERSION or layout not in STORED_LAYOUTS:
         raise UserError(
-            f"{file}: format {quantization.get('format_version')}, layout {quantization.get('layout')!r} is not known here"
+            f"{file}: format {version}, layout {layout!r} is not known here (known: format {FORMAT_VERSION}, "
+            f"{', '.join(STORED_LAYOUTS)}); a newer xtc_jax wrote it, or it is damaged"
         )
     try:
         weights, max_length = quantization["weights"], task["max_length"]
@@ -111,7 +122,7 @@ def load_packed(directory: Path) -> PackedModel:
         found = Task(task["name"], text, config.labels, config.regression, metrics, task["label"], **splits)
     except KeyError as error:
         raise UserError(f"{file}: key {error} is missing from its quantization or task block") from None
-    params = nest(_assemble(read_safetensors(directory / WEIGHTS), weights, directory / WEIGHTS, config))
+    params = nest(_assemble(read_safetensors(directory / WEIGHTS), weights, directory / WEIGHTS, config, layout))
     return PackedModel(config, params, found, max_length)
 
 
@@ -137,7 +148,9 @@ def _activation_from_dict(raw: dict[str, Any], where: str) -> ActivationSpec | N
     return ActivationSpec(raw["activation_bits"], *kind)
 
 
-def _assemble(tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: Path, config: BertConfig) -> dict[str, Any]:
+def _assemble(
+    tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: Path, config: BertConfig, layout: str
+) -> dict[str, Any]:
     """Leaves by path, every shape and code checked against the config."""
     shapes = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
     expected = {path: like.shape for path, like in shapes.items()}
@@ -161,7 +174,7 @@ def _assemble(tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: P
             raise UserError(f"{file}: tensor {missing} is missing")
         found = [tensors[name] for name in names]
         if raw is not None:
-            leaves[path] = _packed_leaf(f"{file}: tensor {path}", found, raw, shape)
+            leaves[path] = _packed_leaf(f"{file}: tensor {path}", found, raw, shape, layout)
         elif found[0].shape != shape:
             raise UserError(f"{file}: tensor {path} has shape {found[0].shape}, config.json asks for {shape}")
         else:
@@ -169,36 +182,39 @@ def _assemble(tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: P
     return leaves
 
 
-def _packed_leaf(where: str, found: list[np.ndarray], raw: dict[str, Any], shape: tuple[int, ...]) -> PackedTensor:
+def _packed_leaf(where: str, found: list[np.ndarray], raw: dict[str, Any], shape: tuple[int, ...], layout: str) -> PackedTensor:
     codes, scale, *zero = found
     n, k = shape
     bits: int = raw.get("bits", 0)
     if bits not in range(1, 9):
         raise UserError(f"{where} has {bits} bits in config.json; a packed weight has 1 to 8")
-    fits = codes.shape == (n, packed_width(k, stored_bits(bits))) and codes.dtype == np.uint8
+    layout = layout if bits == 2 else PLANES256
+    fits = codes.shape == (n, code_width(k, bits, layout)) and codes.dtype == np.uint8
     groups = [part.ndim == 1 and part.shape == scale.shape and part.dtype == np.float32 for part in (scale, *zero)]
     if not fits or not all(groups) or not scale.size or n * k % scale.size:
         raise UserError(f"{where} has codes {codes.shape} and scale {scale.shape}, config.json asks for {shape}")
-    if _has_illegal_code(codes, bits):
-        named = "ternary code 3" if bits == 2 else f"code {2**bits} or more of {bits} bits"
+    if not all(np.isfinite(part).all() for part in (scale, *zero)):
+        raise UserError(f"{where} has a scale that is not finite; the file is damaged")
+    if has_illegal_code(codes, bits, layout):
+        named = {2: "ternary code 3"}.get(bits, f"code {2**bits} or more of {bits} bits")
+        named = "byte 243 or more of base 3" if layout == BASE3 else named
         raise UserError(f"{where} holds the illegal {named}; the file is damaged")
     levels = [jnp.asarray(part) for part in (codes, scale, *zero)]
     return PackedTensor(
-        levels[0], levels[1], (n, k), bits, _activation_from_dict(raw, where), PLANES256, levels[2] if zero else None
+        levels[0], levels[1], (n, k), bits, _activation_from_dict(raw, where), layout, levels[2] if zero else None
     )
 
 
-def _has_illegal_code(codes: np.ndarray, bits: int) -> bool:
-    """Whether some code is more than its grid has: 2 bits hold three levels, 3 bits lie in 4, 5 to 7 in 8."""
-    if bits == 2:
-        return bool(np.any(codes & (codes >> 1) & 0b01010101))
-    stored = stored_bits(bits)
-    unused = sum((2**stored - 2**bits) << start for start in range(0, 8, stored))
-    return bool(np.any(codes & np.uint8(unused)))
+def _is_packed(leaf: object) -> bool:
+    return isinstance(leaf, PackedTensor)
+
+
+def _in_planes(leaf: Any) -> Any:
+    return leaf.stored(PLANES256) if _is_packed(leaf) else leaf
 
 
 def _leaves(params: Params) -> dict[str, Any]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda leaf: isinstance(leaf, PackedTensor))
+    flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_packed)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
@@ -212,7 +228,7 @@ def file_account(directory: Path) -> tuple[list[SizeEntry], int, int]:
     Raises:
       UserError: see :func:`load_packed`; or the bytes do not add up.
     """
-    entries = size_account(load_packed(directory).params)
+    entries = size_account(_read(directory).params)
     size = (directory / WEIGHTS).stat().st_size
     with open(directory / WEIGHTS, "rb") as file:
         header = 8 + int.from_bytes(file.read(8), "little")

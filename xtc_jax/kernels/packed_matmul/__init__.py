@@ -1,5 +1,7 @@
-"""int8 activations times packed weights."""
+"""int8 activations times packed weights, one file per backend."""
 
-from xtc_jax.kernels.packed_matmul.api import packed_matmul
+from xtc_jax.kernels.packed_matmul.api import BACKENDS, Choice, choose, integer_matmul, packed_matmul, prepare
+from xtc_jax.kernels.packed_matmul.reference import ACTIVATIONS
+from xtc_jax.kernels.packed_matmul.tpu_tiles import CHIPS
 
-__all__ = ["packed_matmul"]
+__all__ = ["ACTIVATIONS", "BACKENDS", "CHIPS", "Choice", "choose", "integer_matmul", "packed_matmul", "prepare"]
