@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import toy
 
-from xtc_jax.bert import BertConfig, apply, init, load_huggingface
+from xtc_jax.bert import BertConfig, apply, init, load_huggingface, model
 from xtc_jax.compress import pack, ready
 from xtc_jax.quantize import fake_quantize, named_leaves, named_rules
 
@@ -141,12 +141,25 @@ def test_a_row_of_padding_alone_gives_finite_numbers(params, inputs):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(output))
 
 
+@pytest.mark.parametrize("attention", [model._attention, model._fused_attention], ids=["written out", "JAX's own"])
+@pytest.mark.parametrize(("dtype", "precision"), [(jnp.float32, 2**-20), (jnp.bfloat16, 2**-6)])
+def test_serving_attention_is_softmax_attention_over_the_unmasked_keys(attention, dtype, precision):
+    query, key, value = (jax.random.normal(k, (2, 3, 5, 8), dtype) for k in jax.random.split(fast_key(0), 3))
+    keys = np.arange(5) < np.array([[5], [2]])
+    result = attention(query, key, value, jnp.asarray(keys)[:, None, None, :])
+    q, k, v = (np.asarray(x, np.float64) for x in (query, key, value))
+    weights = np.exp(q @ k.swapaxes(2, 3) / np.sqrt(8)) * keys[:, None, None, :]
+    assert result.dtype == dtype
+    expected = weights / weights.sum(-1, keepdims=True) @ v
+    np.testing.assert_allclose(np.asarray(result, np.float64), expected, rtol=0, atol=precision * np.abs(v).max())
+
+
 def test_intermediates_come_only_when_asked_for(params, inputs):
     bare, full = apply(CONFIG, params, *inputs), apply(CONFIG, params, *inputs, intermediates=True)
     assert (bare.hidden_states, bare.attention_scores) == ((), ())
     assert [x.shape for x in full.hidden_states] == [(3, 9, 24)] * 3
     assert [x.shape for x in full.attention_scores] == [(3, 3, 9, 9)] * 2
-    np.testing.assert_array_equal(bare.logits, full.logits)
+    np.testing.assert_allclose(bare.logits, full.logits, rtol=0, atol=1e-5)  # the attention of serving, and that of training
 
 
 def test_dropout_is_on_with_a_key_alone(params, inputs):
@@ -288,7 +301,8 @@ def test_gradients_of_bfloat16_are_float32_and_reach_every_parameter(inputs):
     @jax.jit
     @jax.grad
     def gradient(params):
-        return jnp.sum(apply(SQUARE, params, ids % 24, types, mask, dtype=jnp.bfloat16).logits ** 2)
+        options = {"dtype": jnp.bfloat16, "intermediates": True}  # as in distillation
+        return jnp.sum(apply(SQUARE, params, ids % 24, types, mask, **options).logits ** 2)
 
     for path, leaf in named_leaves(gradient(toy.params(SQUARE))).items():
         assert leaf.dtype == jnp.float32, path

@@ -13,6 +13,7 @@ from xtc_jax.quantize import (
     QUANTIZERS,
     ActivationSpec,
     FakeQuantized,
+    FakeQuantizedTable,
     QuantRules,
     WeightSpec,
     binarize,
@@ -174,6 +175,25 @@ def test_each_weight_rounds_by_its_own_draw_and_only_where_its_rule_says_so(para
     np.testing.assert_array_equal(again["linear"]["weight"], drawn["linear"]["weight"])
     another = fake_quantize(twins, rules, key=jax.random.key(2))
     assert np.any(another["linear"]["weight"] != drawn["linear"]["weight"])
+
+
+@pytest.mark.parametrize("ids", [[1, 4], [[5, 0], [5, 2]], list(range(6)) * 2], ids=["few", "repeated", "more than rows"])
+@pytest.mark.parametrize("spec", [WeightSpec(1, "row"), WeightSpec(2, "row"), WeightSpec(8, "row")], ids="{0.bits}".format)
+def test_a_table_in_training_quantizes_the_rows_it_looks_up_as_the_whole_would_be(params, spec, ids):
+    rules = QuantRules((("table/weight", spec),))
+    ids, weigh = jnp.asarray(ids), jnp.arange(8.0)
+    table = fake_quantize(params, rules, training=True)["table"]["weight"]
+    assert isinstance(table, FakeQuantizedTable)
+    whole = fake_quantize(params, rules)["table"]["weight"]
+    np.testing.assert_array_equal(table.rows(ids), whole[ids])
+    np.testing.assert_array_equal(table.values(), whole)
+
+    def looked_up(params, training):
+        table = fake_quantize(params, rules, training=training)["table"]["weight"]
+        return jnp.sum((table.rows(ids) if training else table[ids]) * weigh)
+
+    of_rows, of_whole = (jax.grad(looked_up)(params, training)["table"]["weight"] for training in (True, False))
+    np.testing.assert_array_equal(of_rows, of_whole)
 
 
 def test_a_static_rule_puts_an_untouched_range_beside_its_weight_and_nowhere_else(params):

@@ -54,7 +54,7 @@ def test_the_student_computes_what_its_packed_weight_computes_to_the_bit(rng, sp
     levels = weight_levels(w, spec)
     packed = pack_tensor(levels.codes, levels.scale, spec.bits, spec.activation)
     codes, scale, _ = activation_levels(x, spec.activation, held)
-    product = packed_matmul(codes.astype(jnp.int8), scale, packed)
+    product = packed_matmul(codes.astype(jnp.int8), packed, x_scale=scale)
     np.testing.assert_array_equal(student.linear(x, held), product)
     np.testing.assert_array_equal(jax.jit(FakeQuantized.linear)(student, x, held), product)
 

@@ -7,13 +7,14 @@ from xtc_jax.bert.huggingface import (
     copy_tokenizer,
     load_huggingface,
     nest,
-    read_safetensors,
     resolve_model,
     save_huggingface,
 )
 from xtc_jax.bert.labels import fit_head, match_labels, permute_head
+from xtc_jax.bert.linear import sums_integers
 from xtc_jax.bert.masked_lm import MASKED_LM, masked_lm_logits, masked_lm_shapes
 from xtc_jax.bert.model import BertOutput, apply, init
+from xtc_jax.bert.tensor_files import read_safetensors
 
 __all__ = [
     "MASKED_LM",
@@ -37,5 +38,6 @@ __all__ = [
     "read_safetensors",
     "resolve_model",
     "save_huggingface",
+    "sums_integers",
     "with_head",
 ]

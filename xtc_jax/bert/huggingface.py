@@ -13,12 +13,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from xtc_jax.bert.config import BertConfig, config_to_dict, read_config
 from xtc_jax.bert.masked_lm import MASKED_LM, masked_lm_shapes
 from xtc_jax.bert.model import init
+from xtc_jax.bert.tensor_files import read_safetensors
 from xtc_jax.data import PINNED, pinned_directory
 from xtc_jax.errors import UserError
 from xtc_jax.quantize import INPUT_RANGE, Params, named_leaves, weight_path
@@ -176,21 +176,6 @@ def _read_tensors(directory: Path) -> tuple[Path, dict[str, np.ndarray]]:
     if pickle.is_file():
         return pickle, _read_pickle(pickle)
     raise UserError(f"{directory}: no model.safetensors, no model.safetensors.index.json and no pytorch_model.bin in it")
-
-
-def read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of one file.
-
-    Raises:
-      UserError: no such file, or truncated or otherwise damaged.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except SafetensorError as error:
-        raise UserError(f"{path}: damaged or truncated ({error})") from None
 
 
 def _read_pickle(path: Path) -> dict[str, np.ndarray]:

@@ -1,35 +1,50 @@
 """The three parametrised operations of a BERT, for every kind of leaf that may stand in ``params``.
 
-A weight is a float array (full precision), a :class:`FakeQuantized` (training at low bits) or a
-:class:`PackedTensor` (a loaded small model). The module is the same; the leaf decides what multiplies.
+A weight is a float array (full precision), a :class:`FakeQuantized` or :class:`FakeQuantizedTable` (training at low bits) or
+a :class:`PackedTensor` (a loaded small model). The module is the same; the leaf decides what multiplies.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from xtc_jax.kernels import PackedTensor, packed_matmul
-from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, FakeQuantized, activation_levels, matmul, quantize_activations
+from xtc_jax.kernels import ACTIVATIONS, PackedTensor, packed_matmul
+from xtc_jax.quantize import (
+    INPUT_RANGE,
+    ActivationSpec,
+    FakeQuantized,
+    FakeQuantizedTable,
+    activation_levels,
+    matmul,
+    quantize_activations,
+)
 
-Weight = Array | FakeQuantized | PackedTensor | Mapping[str, Any]
+Weight = Array | FakeQuantized | FakeQuantizedTable | PackedTensor | Mapping[str, Any]
 
 
 def linear(
-    x: Float[Array, "*batch k"], weight: Weight, bias: Float[Array, " n"], input_range: Float[Array, "2"] | None = None
+    x: Float[Array, "*batch k"],
+    weight: Weight,
+    bias: Float[Array, " n"],
+    input_range: Float[Array, "2"] | None = None,
+    activation: str = "",
 ) -> Float[Array, "*batch n"]:
-    """``x @ weight.T + bias`` in the dtype of ``x``, the input quantized as the leaf says.
+    """``activation(x @ weight.T + bias)`` in the dtype of ``x``, the input quantized as the leaf says.
 
     Args:
       x: activations, float32 or bfloat16; products are summed in float32 either way.
       weight: ``(n, k)``, torch order; a mapping is a weight that was split: the sum of its two halves.
       bias: stays float, always.
       input_range: the running range of ``x``, where its quantization is static.
+      activation: ``gelu``, ``gelu_new``, ``relu`` or none; computed in float32, as the sum is.
     """
-    return (_product(x, weight, input_range) + bias).astype(x.dtype)
+    if sums_integers(weight):
+        return _integer_product(x, weight, input_range, bias=bias, activation=activation, dtype=x.dtype)
+    return ACTIVATIONS[activation](_product(x, weight, input_range) + bias).astype(x.dtype)
 
 
 def _product(x: Array, weight: Weight, input_range: Array | None) -> Array:
@@ -40,28 +55,39 @@ def _product(x: Array, weight: Weight, input_range: Array | None) -> Array:
         return _product(x, weight["first"], input_range) + _product(x, weight["second"], still)
     if isinstance(weight, FakeQuantized):
         return weight.linear(x, input_range)
+    if sums_integers(weight):
+        return _integer_product(x, weight, input_range)
     if isinstance(weight, PackedTensor):
-        return _packed_product(x, weight, input_range)
+        if weight.activation is not None:
+            assert isinstance(weight.activation, ActivationSpec)
+            x = quantize_activations(x, weight.activation, input_range)
+        return matmul(x, weight.dequantize())
+    if isinstance(weight, FakeQuantizedTable):
+        return matmul(x, weight.values())
     return matmul(x, jnp.asarray(weight))  # of a checkpoint as read, a numpy array
 
 
-def _packed_product(x: Array, weight: PackedTensor, input_range: Array | None) -> Array:
+def sums_integers(weight: Any) -> TypeGuard[PackedTensor]:
+    """Whether :func:`packed_matmul` multiplies this weight: it and its input are integers that can be summed before scaling."""
+    spec = weight.activation if isinstance(weight, PackedTensor) and weight.is_integer else None
+    return isinstance(spec, ActivationSpec) and spec.symmetric
+
+
+def _integer_product(x: Array, weight: PackedTensor, input_range: Array | None, **epilogue: Any) -> Array:
     spec = weight.activation
-    if spec is None:
-        return matmul(x, weight.dequantize())
     assert isinstance(spec, ActivationSpec)
-    if weight.is_integer and spec.symmetric:
-        levels = activation_levels(x, spec, input_range)
-        return packed_matmul(levels.codes.astype(jnp.int8), levels.scale, weight)
-    return matmul(quantize_activations(x, spec, input_range), weight.dequantize())
+    if (spec.bits, spec.range) == (8, "token"):
+        return packed_matmul(x, weight, **epilogue)  # quantizes so itself, in the kernel where there is one
+    levels = activation_levels(x, spec, input_range)
+    return packed_matmul(levels.codes.astype(jnp.int8), weight, x_scale=levels.scale, **epilogue)
 
 
 def embed(ids: Int[Array, "*batch"], table: Weight) -> Float[Array, "*batch hidden"]:
-    """Rows of an embedding table; a packed table stays packed, a split one is the sum of its halves."""
+    """Rows of an embedding table; a packed table stays packed, a latent one latent, a split one is the sum of its halves."""
     if isinstance(table, Mapping):
         return embed(ids, table["first"]) + embed(ids, table["second"])
     assert not isinstance(table, FakeQuantized), "an embedding has no input to quantize"
-    return table.rows(ids) if isinstance(table, PackedTensor) else table[ids]
+    return table.rows(ids) if isinstance(table, PackedTensor | FakeQuantizedTable) else table[ids]
 
 
 def _parameter(module: nn.Module, name: str, init: jax.nn.initializers.Initializer, shape: tuple[int, ...]) -> Weight:
@@ -81,15 +107,16 @@ class Linear(nn.Module):
 
     features: int
     std: float
+    activation: str = ""
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch k"]) -> Float[Array, "*batch features"]:
-        """Apply to the last axis of ``x``."""
+        """Apply to the last axis of ``x``; see :func:`linear`."""
         init = nn.initializers.normal(self.std)
         weight = _parameter(self, "weight", init, (self.features, x.shape[-1]))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         input_range = self.get_variable("params", INPUT_RANGE) if self.has_variable("params", INPUT_RANGE) else None
-        return linear(x, weight, bias, input_range)
+        return linear(x, weight, bias, input_range, self.activation)
 
 
 class Embedding(nn.Module):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from xtc_jax.bert.config import BertConfig
 from xtc_jax.bert.linear import LayerNorm, linear
-from xtc_jax.bert.model import ACTIVATION_FUNCTIONS, Embeddings, Encoder
+from xtc_jax.bert.model import Embeddings, Encoder
 from xtc_jax.quantize import Params
 
 MASKED_LM = "cls"
@@ -26,7 +26,7 @@ class _Trunk(nn.Module):
     @nn.compact
     def __call__(self, input_ids: Array, token_type_ids: Array, attention_mask: Array) -> Array:
         x = Embeddings(self.config, name="embeddings")(input_ids, token_type_ids, True)
-        hidden, _ = Encoder(self.config, name="encoder")(x, attention_mask, True)
+        hidden, _ = Encoder(self.config, name="encoder")(x, attention_mask, True, scores=False)
         return hidden[-1]
 
 
@@ -70,6 +70,6 @@ def masked_lm_logits(
     hidden: Array = _Trunk(config).apply({"params": trunk}, input_ids, token_type_ids, attention_mask)
     at = jnp.take_along_axis(hidden, positions[:, None, None], axis=1)[:, 0]
     head = params[MASKED_LM]["predictions"]
-    x = ACTIVATION_FUNCTIONS[config.hidden_act](linear(at, **head["transform"]["dense"]))
+    x = linear(at, **head["transform"]["dense"], activation=config.hidden_act)
     x = LayerNorm(config.layer_norm_eps).apply({"params": head["transform"]["LayerNorm"]}, x)
     return linear(x, params["embeddings"]["word_embeddings"]["weight"], head["bias"])

@@ -6,7 +6,6 @@ Module names follow its tensor names, ``encoder.layer.3`` written ``encoder/laye
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +18,6 @@ from xtc_jax.bert.config import BertConfig
 from xtc_jax.bert.linear import Embedding, LayerNorm, Linear
 from xtc_jax.quantize import Params, einsum
 
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_new": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-}
 _MASKED = -1e9
 """Added to masked scores: finite, so that a row of padding gives a uniform softmax and not NaN."""
 
@@ -52,20 +46,47 @@ class _SelfAttention(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[Array, Array]:
+    def __call__(self, x: Array, mask: Array, deterministic: bool, scores: bool) -> tuple[Array, Array | None]:
         c = self.config
 
         def heads(name: str) -> Array:
             y = Linear(c.hidden_size, c.initializer_range, name=name)(x)
-            return y.reshape(*y.shape[:-1], c.num_attention_heads, c.head_size)
+            return y.reshape(*y.shape[:-1], c.num_attention_heads, c.head_size).swapaxes(1, 2)
 
         query, key, value = heads("query"), heads("key"), heads("value")
-        scores = einsum("bqhd,bkhd->bhqk", query, key) / math.sqrt(c.head_size)
-        bias = jnp.where(mask[:, None, None, :] > 0, 0.0, _MASKED)
-        weights = jax.nn.softmax(scores + bias, axis=-1).astype(x.dtype)
+        keys = mask[:, None, None, :] > 0
+        if deterministic and not scores:
+            context = jax.lax.platform_dependent(query, key, value, keys, cpu=_attention, default=_fused_attention)
+            return context.swapaxes(1, 2).reshape(x.shape), None
+        # Heads stand before positions in every operand: with positions first XLA:CPU transposes the keys.
+        products = einsum("bhqd,bhkd->bhqk", query, key) / math.sqrt(c.head_size)
+        weights = _softmax(products, keys, x.dtype)
         weights = nn.Dropout(c.attention_probs_dropout_prob)(weights, deterministic=deterministic)
-        context = einsum("bhqk,bkhd->bqhd", weights, value).astype(x.dtype)
-        return context.reshape(x.shape), scores
+        context = einsum("bhqk,bhkd->bhqd", weights, value).astype(x.dtype)
+        return context.swapaxes(1, 2).reshape(x.shape), products
+
+
+def _softmax(products: Array, keys: Array, dtype: Any) -> Array:
+    """Attention probabilities of float32 scores ``(batch, heads, query, key)``, over the unmasked ``keys``."""
+    return jax.nn.softmax(products + jnp.where(keys, 0.0, _MASKED), axis=-1).astype(dtype)
+
+
+def _attention(query: Array, key: Array, value: Array, keys: Array) -> Array:
+    """Attention as it is written, ``(batch, heads, length, head)``: on a CPU faster than JAX's own.
+
+    The queries are scaled, and not the products: for these XLA:CPU would write out an array of equal divisors, and read it in
+    every layer.
+    """
+    scaled = (query.astype(jnp.float32) / math.sqrt(query.shape[-1])).astype(query.dtype)
+    weights = _softmax(einsum("bhqd,bhkd->bhqk", scaled, key), keys, query.dtype)
+    return einsum("bhqk,bhkd->bhqd", weights, value).astype(query.dtype)
+
+
+def _fused_attention(query: Array, key: Array, value: Array, keys: Array) -> Array:
+    """The same by JAX's own function, which an accelerator may have a kernel for."""
+    query, key, value = (each.swapaxes(1, 2) for each in (query, key, value))
+    with jax.numpy_dtype_promotion("standard"):  # it adds its float32 mask to bfloat16 products
+        return jax.nn.dot_product_attention(query, key, value, mask=keys).swapaxes(1, 2)
 
 
 class _Output(nn.Module):
@@ -85,9 +106,9 @@ class _Attention(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[Array, Array]:
-        context, scores = _SelfAttention(self.config, name="self")(x, mask, deterministic)
-        return _Output(self.config, name="output")(context, x, deterministic), scores
+    def __call__(self, x: Array, mask: Array, deterministic: bool, scores: bool) -> tuple[Array, Array | None]:
+        context, products = _SelfAttention(self.config, name="self")(x, mask, deterministic, scores)
+        return _Output(self.config, name="output")(context, x, deterministic), products
 
 
 class _Intermediate(nn.Module):
@@ -96,19 +117,17 @@ class _Intermediate(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         c = self.config
-        y = Linear(c.intermediate_size, c.initializer_range, name="dense")(x)
-        # In float32: bfloat16 has 8 bits, and JAX computes another derivative of erfc for it.
-        return ACTIVATION_FUNCTIONS[c.hidden_act](y.astype(jnp.float32)).astype(x.dtype)
+        return Linear(c.intermediate_size, c.initializer_range, c.hidden_act, name="dense")(x)
 
 
 class _Layer(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[Array, Array]:
-        x, scores = _Attention(self.config, name="attention")(x, mask, deterministic)
+    def __call__(self, x: Array, mask: Array, deterministic: bool, scores: bool) -> tuple[Array, Array | None]:
+        x, products = _Attention(self.config, name="attention")(x, mask, deterministic, scores)
         inner = _Intermediate(self.config, name="intermediate")(x)
-        return _Output(self.config, name="output")(inner, x, deterministic), scores
+        return _Output(self.config, name="output")(inner, x, deterministic), products
 
 
 class Encoder(nn.Module):
@@ -117,14 +136,16 @@ class Encoder(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(self, x: Array, mask: Array, deterministic: bool) -> tuple[list[Array], list[Array]]:
-        """L + 1 hidden states ``(batch, length, hidden)`` and L attention scores ``(batch, heads, query, key)``."""
-        hidden, scores = [x], []
+    def __call__(self, x: Array, mask: Array, deterministic: bool, scores: bool) -> tuple[list[Array], list[Array]]:
+        """L + 1 hidden states ``(batch, length, hidden)`` and L attention scores ``(batch, heads, query, key)``, or none:
+        without them, and without dropout, attention is whatever fused form the backend has.
+        """
+        hidden, products = [x], []
         for i in range(self.config.num_hidden_layers):
-            x, layer_scores = _Layer(self.config, name=f"layer_{i}")(x, mask, deterministic)
+            x, layer_scores = _Layer(self.config, name=f"layer_{i}")(x, mask, deterministic, scores)
             hidden.append(x)
-            scores.append(layer_scores)
-        return hidden, scores
+            products.append(layer_scores)
+        return hidden, [each for each in products if each is not None]
 
 
 class Embeddings(nn.Module):
@@ -166,17 +187,22 @@ class BertClassifier(nn.Module):
 
     @nn.compact
     def __call__(
-        self, input_ids: Array, token_type_ids: Array, attention_mask: Array, deterministic: bool = True
+        self,
+        input_ids: Array,
+        token_type_ids: Array,
+        attention_mask: Array,
+        deterministic: bool = True,
+        intermediates: bool = False,
     ) -> BertOutput:
-        """A forward pass with every intermediate; XLA drops what is not used."""
+        """A forward pass."""
         c = self.config
         x = Embeddings(c, self.dtype, name="embeddings")(input_ids, token_type_ids, deterministic)
-        hidden, scores = Encoder(c, name="encoder")(x, attention_mask, deterministic)
+        hidden, scores = Encoder(c, name="encoder")(x, attention_mask, deterministic, intermediates)
         pooled = _Pooler(c, name="pooler")(hidden[-1])
         rate = c.hidden_dropout_prob if c.classifier_dropout is None else c.classifier_dropout
         pooled = nn.Dropout(rate)(pooled, deterministic=deterministic)
         logits = Linear(c.num_labels, c.initializer_range, name="classifier")(pooled)
-        return BertOutput(logits, tuple(hidden), tuple(scores))
+        return BertOutput(logits, tuple(hidden), tuple(scores)) if intermediates else BertOutput(logits)
 
 
 def init(config: BertConfig, key: Array) -> Params:
@@ -215,6 +241,6 @@ def apply(
     """
     rngs: dict[str, Any] = {} if dropout_key is None else {"dropout": dropout_key}
     output: BertOutput = BertClassifier(config, dtype).apply(
-        {"params": params}, input_ids, token_type_ids, attention_mask, dropout_key is None, rngs=rngs
+        {"params": params}, input_ids, token_type_ids, attention_mask, dropout_key is None, intermediates, rngs=rngs
     )
-    return output if intermediates else BertOutput(output.logits)
+    return output

@@ -2,8 +2,9 @@
 
 from xtc_jax.compress.distill import (
     DistillSpec,
+    Term,
     attention_loss,
-    distillation_losses,
+    distillation_terms,
     hidden_loss,
     label_loss,
     logit_loss,
@@ -18,8 +19,9 @@ __all__ = [
     "DistillSpec",
     "LayerMap",
     "SizeEntry",
+    "Term",
     "attention_loss",
-    "distillation_losses",
+    "distillation_terms",
     "float32_bytes",
     "hidden_loss",
     "label_loss",

@@ -31,6 +31,17 @@ class Mean(NamedTuple):
         return self.total / jnp.maximum(self.number, 1)
 
 
+class Term(NamedTuple):
+    """One term of the loss: the weighted sum of means, one for each layer that is compared."""
+
+    weight: float
+    means: tuple[Mean, ...]
+
+    def value(self) -> Float[Array, ""]:
+        """``weight * sum(means)``."""
+        return self.weight * jnp.sum(jnp.stack([mean.value() for mean in self.means]))
+
+
 @runtime_checkable
 class Outputs(Protocol):
     """What a loss reads of a model's output (``BertOutput`` has it)."""
@@ -140,7 +151,7 @@ def hidden_loss(
     return Mean(total, jnp.sum(real).astype(total.dtype) * student.shape[-1])
 
 
-def distillation_losses(
+def distillation_terms(
     student: Outputs,
     teacher: Outputs,
     mask: Int[Array, "batch length"],
@@ -149,8 +160,8 @@ def distillation_losses(
     spec: DistillSpec,
     regression: bool,
     projection: Mapping[str, Array] | None = None,
-) -> dict[str, Float[Array, ""]]:
-    """The three distillation terms, each already summed over its layers and weighted.
+) -> dict[str, Term]:
+    """The three distillation terms.
 
     Args:
       student, teacher: outputs with intermediates.
@@ -165,23 +176,23 @@ def distillation_losses(
     Returns:
       ``{"logit": …, "attention": …, "hidden": …}`` without the terms of weight 0.
     """
-    losses: dict[str, Array] = {}
+    terms: dict[str, Term] = {}
     if spec.logit:
         logit = logit_loss(student.logits, teacher.logits, valid, regression, spec.logit_norm, spec.temperature)
-        losses["logit"] = spec.logit * logit.value()
+        terms["logit"] = Term(spec.logit, (logit,))
     if spec.attention:
-        terms = [
-            attention_loss(student.attention_scores[s], teacher.attention_scores[t], mask, spec.attention_norm).value()
+        means = [
+            attention_loss(student.attention_scores[s], teacher.attention_scores[t], mask, spec.attention_norm)
             for s, t in layers.attention_pairs
         ]
-        losses["attention"] = spec.attention * jnp.sum(jnp.stack(terms))
+        terms["attention"] = Term(spec.attention, tuple(means))
     if spec.hidden:
-        terms = [
-            hidden_loss(project(student.hidden_states[s], projection), teacher.hidden_states[t], mask, spec.hidden_norm).value()
+        means = [
+            hidden_loss(project(student.hidden_states[s], projection), teacher.hidden_states[t], mask, spec.hidden_norm)
             for s, t in layers.hidden_pairs
         ]
-        losses["hidden"] = spec.hidden * jnp.sum(jnp.stack(terms))
-    return losses
+        terms["hidden"] = Term(spec.hidden, tuple(means))
+    return terms
 
 
 def project(hidden: Float[Array, "batch length k"], projection: Mapping[str, Array] | None) -> Float[Array, "batch length n"]:

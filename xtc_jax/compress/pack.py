@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from xtc_jax.bert import sums_integers
 from xtc_jax.errors import UserError
-from xtc_jax.kernels import PackedTensor, pack_tensor, stored_bits
+from xtc_jax.kernels import PackedTensor, pack_tensor, prepare
 from xtc_jax.quantize import INPUT_RANGE, Params, QuantRules, assign_rules, weight_levels
 
 
@@ -56,17 +57,28 @@ def unpack(params: Params) -> Params:
     )
 
 
-def ready(params: Params) -> Params:
-    """Packed params prepared for repeated calls on XLA: float leaves in float32, the weights of Linears
-    as int8, one byte each. Embedding tables stay packed: a look-up unpacks the rows it needs; so do weights whose
-    integers cannot be summed before they are scaled.
+def ready(params: Params, device_kind: str = "", backend: str = "") -> Params:
+    """Packed params prepared for repeated calls on one kind of device: float leaves in float32, the weights of Linears laid out
+    for the backend that :func:`xtc_jax.kernels.choose` chooses. Embedding tables stay packed: a look-up unpacks the rows it
+    needs; so do weights that no backend multiplies as integers.
+
+    Args:
+      params: as loaded, or as :func:`pack` made them.
+      device_kind: where they will run; "" is the default device.
+      backend: takes this one for every Linear.
+
+    Raises:
+      ValueError: there is no such backend, or it cannot serve a weight.
     """
+    kind = device_kind or jax.devices()[0].device_kind
 
     def leaf(path: tuple[Any, ...], value: Any) -> Any:
         if not _is_packed(value):
             return value.astype(jnp.float32)
+        if sums_integers(value):
+            return prepare(value, kind, backend)
         table = "_embeddings/" in jax.tree_util.keystr(path, simple=True, separator="/")
-        return value.unpacked() if value.is_integer and not table else value
+        return value.unpacked() if kind == "cpu" and value.is_integer and not table else value  # the pooler's, once
 
     return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=_is_packed)
 
@@ -85,7 +97,7 @@ class SizeEntry:
 
     name: str
     shape: tuple[int, ...]
-    bits: int
+    bits: int | float
     code_bytes: int
     scale_bytes: int
 
@@ -103,7 +115,7 @@ def size_account(params: Params) -> list[SizeEntry]:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if _is_packed(leaf):
             scales = leaf.scale.nbytes + (0 if leaf.zero is None else leaf.zero.nbytes)
-            entries.append(SizeEntry(name, leaf.shape, stored_bits(leaf.bits), leaf.codes.nbytes, scales))
+            entries.append(SizeEntry(name, leaf.shape, leaf.stored_bits, leaf.codes.nbytes, scales))
         else:
             entries.append(SizeEntry(name, leaf.shape, leaf.dtype.itemsize * 8, leaf.nbytes, 0))
     return entries

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from xtc_jax.quantize.groups import finite
+from xtc_jax.quantize.groups import LARGEST, finite
 from xtc_jax.quantize.integer import round_asymmetric, round_symmetric
 
 RANGES = ("token", "tensor", "static")
@@ -66,17 +66,20 @@ def activation_levels(
       spec: bits and range.
       input_range: float32 ``(min, max)``, where the range is static. An untouched ``(0, 0)`` gives zeros.
     """
-    wide, axis = finite(x), -1 if spec.range == "token" else None
+    axis = -1 if spec.range == "token" else None
     if spec.range == "static":
         assert input_range is not None, "a static range has been asked for and none is there"
-        wide_range = input_range.reshape(2, *(1,) * x.ndim)
+        low, high = input_range.reshape(2, *(1,) * x.ndim)
     elif spec.symmetric:
-        wide_range = jnp.max(jnp.abs(wide), axis, keepdims=True)[None]
+        high = jnp.max(jnp.abs(x.astype(jnp.float32)), axis, keepdims=True)
+        low = -high
     else:
-        wide_range = jnp.stack([jnp.min(wide, axis, keepdims=True), jnp.max(wide, axis, keepdims=True)])
+        low, high = jnp.min(finite(x), axis, keepdims=True), jnp.max(finite(x), axis, keepdims=True)
     if spec.symmetric:
-        return ActivationLevels(*round_symmetric(wide, jnp.max(jnp.abs(wide_range), axis=0), spec.bits), None)
-    return ActivationLevels(*round_asymmetric(wide, wide_range[0], wide_range[1], spec.bits))
+        # A bound on the scale is one on the codes, which are clipped: an infinity costs no pass of its own.
+        bound = jnp.minimum(jnp.maximum(jnp.abs(low), jnp.abs(high)), LARGEST)
+        return ActivationLevels(*round_symmetric(x.astype(jnp.float32), bound, spec.bits), None)
+    return ActivationLevels(*round_asymmetric(finite(x), low, high, spec.bits))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 3))

@@ -8,7 +8,7 @@ file alike (method.md section 2.1).
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8
 
-from xtc_jax.quantize.groups import Levels, dequantize, grouped, straight_through
+from xtc_jax.quantize.groups import LARGEST, Levels, dequantize, finite, straight_through
 
 
 def quantize_binary(w: Float[Array, "..."], groups: int = 1) -> tuple[Int8[Array, "..."], Float[Array, " groups"]]:
@@ -28,9 +28,11 @@ def quantize_binary(w: Float[Array, "..."], groups: int = 1) -> tuple[Int8[Array
 
 def binary_levels(w: Float[Array, "..."], groups: int, centred: bool = False) -> Levels:
     """:func:`quantize_binary` with float codes; ``centred`` takes the sign of ``w - mean(w)``, see :func:`binarize_centred`."""
-    rows = grouped(w, groups)
-    above = rows >= jnp.mean(rows) if centred else rows >= 0
-    return Levels(jnp.where(above, 1.0, -1.0).reshape(w.shape), jnp.mean(jnp.abs(rows), axis=1))
+    rows = w.astype(jnp.float32).reshape(groups, -1)
+    above = rows >= jnp.mean(finite(rows)) if centred else rows >= 0
+    # A bound on the mean, not on its terms: an infinity costs no pass of its own.
+    scale = jnp.minimum(jnp.mean(jnp.abs(rows), axis=1), LARGEST)
+    return Levels(jnp.where(above, 1.0, -1.0).reshape(w.shape), scale)
 
 
 @straight_through

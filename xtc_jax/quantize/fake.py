@@ -7,14 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key
 
 from xtc_jax.errors import UserError
 from xtc_jax.quantize.activations import ActivationSpec, quantize_activations
 from xtc_jax.quantize.binary import binary_levels
 from xtc_jax.quantize.groups import Levels, dequantize, group_count, pass_gradient, straight_through
 from xtc_jax.quantize.integer import asymmetric_levels, symmetric_levels
-from xtc_jax.quantize.matmul import matmul, quantized_matmul
+from xtc_jax.quantize.matmul import Arithmetic, matmul, quantized_matmul
 from xtc_jax.quantize.rules import QuantRules
 from xtc_jax.quantize.spec import WeightSpec
 from xtc_jax.quantize.ternary import CLIP, clip_gate, ternary_levels
@@ -26,7 +26,9 @@ INPUT_RANGE = "input_range"
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["value", "codes", "scale"], meta_fields=["activation", "training"]
+    jax.tree_util.register_dataclass,
+    data_fields=["value", "codes", "scale"],
+    meta_fields=["activation", "training", "arithmetic"],
 )
 @dataclass(frozen=True, eq=False)
 class FakeQuantized:
@@ -39,6 +41,7 @@ class FakeQuantized:
       scale: ``(groups,)``, a constant; ``value`` is ``codes * scale``.
       activation: how the Linear's input is quantized.
       training: moves static ranges.
+      arithmetic: in what the integers are multiplied.
     """
 
     value: Array
@@ -46,13 +49,41 @@ class FakeQuantized:
     scale: Array | None
     activation: ActivationSpec = field(metadata={"static": True})
     training: bool = field(metadata={"static": True})
+    arithmetic: Arithmetic = field(default="float", metadata={"static": True})
 
     def linear(self, x: Float[Array, "*batch k"], input_range: Float[Array, "2"] | None = None) -> Float[Array, "*batch n"]:
         """The quantized ``x`` times this weight, float32; exact where there are codes."""
         if self.codes is not None:
-            return quantized_matmul(x, self.value, self.codes, self.scale, input_range, self.activation, self.training)
+            return quantized_matmul(
+                x, self.value, self.codes, self.scale, input_range, self.activation, self.training, self.arithmetic
+            )
         quantized = quantize_activations(x, self.activation, input_range, self.training)
         return matmul(quantized, self.value)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["latent"], meta_fields=["spec"])
+@dataclass(frozen=True, eq=False)
+class FakeQuantizedTable:
+    """A weight with one scale per row, quantized where it is read: a step looks up a small part of a table of words.
+
+    Attributes:
+      latent: float32 ``(rows, k)``; the gradient arrives here.
+      spec: how it is quantized, row by row.
+    """
+
+    latent: Array
+    spec: WeightSpec = field(metadata={"static": True})
+
+    def rows(self, ids: Int[Array, "..."]) -> Float[Array, "... k"]:
+        """The fake-quantized rows ``ids``; quantizes those and no others, or the whole table where that is less."""
+        n, k = self.latent.shape
+        if ids.size >= n:
+            return self.values()[ids]
+        return quantize_weight(self.latent[ids].reshape(-1, k), self.spec)[0].reshape(*ids.shape, k)
+
+    def values(self) -> Float[Array, "rows k"]:
+        """The fake-quantized table."""
+        return quantize_weight(self.latent, self.spec)[0]
 
 
 def weight_levels(w: Float[Array, "..."], spec: WeightSpec, key: Key[Array, ""] | None = None) -> Levels:
@@ -114,7 +145,14 @@ def assign_rules(params: Params, rules: QuantRules) -> dict[str, WeightSpec]:
     return assigned
 
 
-def fake_quantize(params: Params, rules: QuantRules, *, training: bool = False, key: Key[Array, ""] | None = None) -> Params:
+def fake_quantize(
+    params: Params,
+    rules: QuantRules,
+    *,
+    training: bool = False,
+    key: Key[Array, ""] | None = None,
+    arithmetic: Arithmetic = "float",
+) -> Params:
     """The params a quantized student computes with.
 
     Args:
@@ -122,28 +160,32 @@ def fake_quantize(params: Params, rules: QuantRules, *, training: bool = False, 
       rules: what to quantize.
       training: moves static ranges, see ``quantize_activations``.
       key: for stochastic rounding, where a rule asks for it; None rounds to nearest.
+      arithmetic: in what a Linear multiplies integers, see ``quantized_matmul``.
 
     Returns:
       The same tree; a quantized weight is a float array on the grid, wrapped in :class:`FakeQuantized`
-      where the Linear's input is quantized too; every other leaf is rounded to ``rules.rest``.
+      where the Linear's input is quantized too; while training, one quantized row by row is a
+      :class:`FakeQuantizedTable`; every other leaf is rounded to ``rules.rest``.
 
     Raises:
       UserError: see :func:`assign_rules`.
     """
     assigned = assign_rules(params, rules)
 
-    def leaf(path: tuple[Any, ...], w: Array) -> Array | FakeQuantized:
+    def leaf(path: tuple[Any, ...], w: Array) -> Array | FakeQuantized | FakeQuantizedTable:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = assigned.get(name)
         if spec is None:
             return round_mantissa(w, 10) if rules.rest == "float16" and not name.endswith(INPUT_RANGE) else w
-        noise = None if key is None else jax.random.fold_in(key, zlib.crc32(name.encode()))
+        noise = None if key is None or not spec.stochastic else jax.random.fold_in(key, zlib.crc32(name.encode()))
+        if training and spec.activation is None and spec.granularity == "row" and noise is None:
+            return FakeQuantizedTable(w, spec)
         value, levels = quantize_weight(w, spec, noise)
         if spec.activation is None:
             return value
         whole = levels.zero is None and spec.activation.symmetric and levels.scale.shape[0] in (1, w.shape[0])
         codes, scale = (levels.codes, levels.scale) if whole else (None, None)
-        return FakeQuantized(value, codes, scale, spec.activation, training)
+        return FakeQuantized(value, codes, scale, spec.activation, training, arithmetic)
 
     return jax.tree_util.tree_map_with_path(leaf, params)
 

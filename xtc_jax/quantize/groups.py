@@ -16,7 +16,8 @@ from jaxtyping import Array, Bool, Float, Int8
 
 Granularity = int | str
 """``"tensor"``, ``"row"`` or the number of elements in a group; a config may write another word, see ``check_spec``."""
-_LARGEST = float(jnp.finfo(jnp.float32).max) / 1024
+LARGEST = float(jnp.finfo(jnp.float32).max) / 1024
+"""What an infinity counts as."""
 
 
 class Levels(NamedTuple):
@@ -56,7 +57,7 @@ def group_count(shape: tuple[int, ...], granularity: Granularity) -> int:
 
 def finite(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """``x`` in float32, for a scale is a sum and sums do not fit 16 bits; infinities as huge numbers, for 0 * inf is NaN."""
-    return jnp.clip(x.astype(jnp.float32), -_LARGEST, _LARGEST)
+    return jnp.clip(x.astype(jnp.float32), -LARGEST, LARGEST)
 
 
 def grouped(w: Float[Array, "..."], groups: int) -> Float[Array, "groups size"]:

@@ -1,14 +1,16 @@
 """Products: :func:`einsum` of floats, and the Linear of a fake-quantized student, in exact integer arithmetic.
 
-``y = (q_x s_x) (q_w s_w)^T`` is computed as ``(q_x q_w^T) (s_x s_w)``, the integers ``q`` held in floats. At 1 and 2 bits
-every partial sum of ``q_x q_w^T`` is an integer below 2^24 (K * 128, K below 131,072), so a float32 accumulator is exact:
-the result depends on no order of summation, device count or backend, and equals the packed model's int32 to the bit. (At 3
-bits and more it is exact up to K = 2^(18 - bits), and beyond that as good as any float32 sum.) It is exact at bfloat16
-inputs too, for bfloat16 holds every integer up to 256.
+``y = (q_x s_x) (q_w s_w)^T`` is computed as ``(q_x q_w^T) (s_x s_w)``. The integers ``q`` are multiplied as int8 and summed
+as int32, or held in floats and summed in float32. At 1 and 2 bits every partial sum of ``q_x q_w^T`` is an integer below
+2^24 (K * 128, K below 131,072), so a float32 accumulator is exact: the result depends on no order of summation, arithmetic,
+device count or backend, and equals the packed model's to the bit. (At 3 bits and more float32 is exact up to K = 2^(18 - bits),
+and beyond that as good as any float32 sum; int32 is always.) It is exact at bfloat16 inputs too, for bfloat16 holds every
+integer up to 256.
 """
 
 import functools
 import re
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -57,10 +59,30 @@ def matmul(x: Float[Array, "*batch k"], weight: Float[Array, "n k"]) -> Float[Ar
     return einsum(f"{batch}k,nk->{batch}n", x, weight)
 
 
+Arithmetic = Literal["int8", "float"]
 Residual = tuple[Array, Array, Array, Array | None, Array | None]
 
+_INT8_TPUS = frozenset({"TPU v5 lite", "TPU v5e", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e"})
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+
+def fastest_arithmetic(platform: str, device_kind: str, compute_capability: str = "") -> Arithmetic:
+    """In what a device multiplies small integers fastest: what a config means by ``arithmetic="auto"``.
+
+    A CPU multiplies int8 faster than float32 (on x86 with both versions of JAX: benchmarks/README.md); so do an NVIDIA GPU of
+    8.0 or later and a TPU v5e, v5p or v6e, whose matrix units have int8. TPU v4 has none, v7 makes bfloat16 of it.
+
+    Args:
+      platform: ``cpu``, ``gpu`` or ``tpu``: ``jax.Device.platform``.
+      device_kind: ``jax.Device.device_kind``.
+      compute_capability: that of an NVIDIA GPU, ``"8.0"``; other GPUs have none, or a name.
+    """
+    if platform == "gpu":
+        version = re.fullmatch(r"(\d+)\.\d+", compute_capability)
+        return "int8" if version and int(version[1]) >= 8 else "float"
+    return "int8" if platform == "cpu" or device_kind in _INT8_TPUS else "float"
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def quantized_matmul(
     x: Float[Array, "*batch k"],
     value: Float[Array, "n k"],
@@ -69,50 +91,62 @@ def quantized_matmul(
     input_range: Float[Array, "2"] | None,
     spec: ActivationSpec,
     training: bool = False,
+    arithmetic: Arithmetic = "float",
 ) -> Float[Array, "*batch n"]:
     """Quantize ``x`` and multiply by the quantized weight.
 
     Args:
-      x: float activations; their dtype is that in which the integers are multiplied, float32 or bfloat16.
+      x: float activations, float32 or bfloat16; the backward pass multiplies in their dtype.
       value: the fake-quantized weight, ``codes * scale``; read by the backward pass alone.
       codes: its integers, as floats, at most 8 bits.
       scale: float32, one per matrix, ``(1,)``, or one per row, ``(n,)``.
       input_range: the running range of ``x``, where it is static.
       spec: how ``x`` is quantized, symmetric.
       training: see ``quantize_activations``.
+      arithmetic: what multiplies the integers: ``int8``, or ``float``, the dtype of ``x``.
 
     Returns:
       ``x_q @ value.T``, float32. Gradients are straight-through: ``dx = g @ value``, ``dvalue = g^T @ x_q``; ``codes`` and
       ``scale`` are constants; that of ``input_range`` is its new value.
     """
-    return _forward(x, value, codes, scale, input_range, spec, training)[0]
+    return _forward(x, value, codes, scale, input_range, spec, training, arithmetic)[0]
 
 
 def _forward(
-    x: Array, value: Array, codes: Array, scale: Array, input_range: Array | None, spec: ActivationSpec, training: bool
+    x: Array,
+    value: Array,
+    codes: Array,
+    scale: Array,
+    input_range: Array | None,
+    spec: ActivationSpec,
+    training: bool,
+    arithmetic: Arithmetic,
 ) -> tuple[Array, Residual]:
     moved = used_range(x, spec, input_range, training)
     levels, token_scale, _ = activation_levels(x, spec, moved)
-    levels = levels.astype(x.dtype)
-    integers = _dot(levels, codes.astype(x.dtype), (x.ndim - 1,), (1,))
-    return integers * (token_scale * scale), (levels, token_scale, value, moved, input_range)
+    # Residuals: integers of one byte instead of four, and the weight in the dtype of x, which the backward pass reads off it.
+    levels = levels.astype(jnp.int8 if arithmetic == "int8" else x.dtype)
+    integers = _dot(levels, codes.astype(levels.dtype), (x.ndim - 1,), (1,))
+    return integers * (token_scale * scale), (levels, token_scale, value.astype(x.dtype), moved, input_range)
 
 
 def _backward(
-    spec: ActivationSpec, training: bool, residual: Residual, g: Array
+    spec: ActivationSpec, training: bool, arithmetic: Arithmetic, residual: Residual, g: Array
 ) -> tuple[Array, Array, None, None, Array | None]:
-    del spec
+    del spec, arithmetic
     levels, token_scale, value, moved, input_range = residual
-    dtype = levels.dtype
+    dtype = value.dtype
     batch = tuple(range(g.ndim - 1))
-    dx = _dot(g.astype(dtype), value.astype(dtype), (g.ndim - 1,), (0,)).astype(dtype)
+    dx = _dot(g.astype(dtype), value, (g.ndim - 1,), (0,)).astype(dtype)
     dvalue = _dot(g.astype(dtype), (levels.astype(jnp.float32) * token_scale).astype(dtype), batch, batch)
     return dx, dvalue, None, None, range_cotangent(moved, input_range, training)
 
 
 def _dot(a: Array, b: Array, axes_a: tuple[int, ...], axes_b: tuple[int, ...]) -> Array:
-    """Contract with a float32 accumulator and result."""
-    return jax.lax.dot_general(a, b, ((axes_a, axes_b), ((), ())), preferred_element_type=jnp.float32)
+    """Contract to float32 with an accumulator of 32 bits, int32 where ``a`` and ``b`` are int8."""
+    total = jnp.int32 if a.dtype == jnp.int8 else jnp.float32
+    product = jax.lax.dot_general(a, b, ((axes_a, axes_b), ((), ())), preferred_element_type=total)
+    return product.astype(jnp.float32)
 
 
 quantized_matmul.defvjp(_forward, _backward)
