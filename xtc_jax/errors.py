@@ -1,4 +1,4 @@
-"""The one exception a person is meant to read."""
+"""The exceptions a person is meant to read."""
 
 
 class UserError(Exception):
@@ -6,4 +6,11 @@ class UserError(Exception):
 
     The ``xtc`` command prints the message alone and exits with status 2; a library caller sees an
     ordinary exception.
+    """
+
+
+class Preempted(BaseException):
+    """SIGTERM has come, and what there was to save is saved. The ``xtc`` command exits with status 75: run it again.
+
+    Like ``KeyboardInterrupt`` it may come anywhere, and no ``except Exception`` catches it.
     """

@@ -123,6 +123,20 @@ def test_a_batch_is_padded_right_and_its_filling_marked():
     assert dtypes == {**dict.fromkeys(expected, "int32"), "valid": "bool"}
 
 
+@pytest.mark.parametrize("shares", [[[0, 1], [2, 3]], [[0, 2], [1, 3]], [[3], [0, 1, 2]]])
+def test_the_rows_of_several_processes_are_the_rows_of_the_batch(shares):
+    """The short last batch too: a process may have nothing but filling."""
+    dataset = make_dataset([3, 5, 9, 12, 2, 2, 7])
+    parts = [list(train_batches(dataset, 1, 4, 1, np.array(rows))) for rows in shares]
+    parts = [[*part, *eval_batches(dataset, np.array(rows))] for part, rows in zip(parts, shares, strict=True)]
+    whole = [*train_batches(dataset, 1, 4, 1), *eval_batches(dataset)]
+    assert min(batch["valid"].sum() for batch in whole) == 3
+    for k, batch in enumerate(whole):
+        for name, value in batch.items():
+            for part, rows in zip(parts, shares, strict=True):
+                np.testing.assert_array_equal(part[k][name], value[rows])
+
+
 def test_labels_of_a_regression_stay_float():
     dataset = make_dataset([2, 3])
     batch = collate(Planned(4, np.array([1])), dataset.tokens, np.array([0.5, 3.75], np.float32), 2, 0)

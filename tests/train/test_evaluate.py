@@ -27,14 +27,14 @@ def one_by_one(params, dataset):
 def test_logits_come_in_the_order_of_the_data_set_whatever_the_buckets_and_the_filling(params):
     dataset = toy.dataset(count=13)
     assert len(set(dataset.tokens.lengths)) > 1
-    mesh = make_mesh(8)
+    mesh = make_mesh()
     logits = predict_logits(make_eval_step(CONFIG, None, mesh), put_replicated(params, mesh), dataset, mesh)
     np.testing.assert_allclose(logits, one_by_one(params, dataset), rtol=1e-5, atol=1e-6)
 
 
 def test_a_quantized_student_is_evaluated_with_its_quantized_weights(params):
     dataset, rules = toy.dataset(count=4), named_rules("deepspeed", 1, None)
-    mesh = make_mesh(8)
+    mesh = make_mesh()
     logits = predict_logits(make_eval_step(CONFIG, rules, mesh), put_replicated(params, mesh), dataset, mesh)
     np.testing.assert_allclose(logits, one_by_one(fake_quantize(params, rules), dataset), rtol=1e-5, atol=1e-6)
 
@@ -47,7 +47,7 @@ def test_metrics_count_every_example_once():
         return np.array([[0.0, odd_rows_positive.get(int(i) % 2, -1.0)] for i in batch["index"]], np.float32)
 
     dataset.labels[0] = 1
-    assert evaluate(step, {}, {"validation": dataset}, toy.SENTIMENT, make_mesh(8)) == {"accuracy": 12 / 13}
+    assert evaluate(step, {}, {"validation": dataset}, toy.SENTIMENT, make_mesh()) == {"accuracy": 12 / 13}
 
 
 def test_every_validation_split_is_measured_and_a_further_one_carries_its_suffix():
@@ -58,5 +58,5 @@ def test_every_validation_split_is_measured_and_a_further_one_carries_its_suffix
     second.labels[:] = [0, 1, 0]
     task = dataclasses.replace(toy.SENTIMENT, validation=("validation_matched", "validation_mismatched"))
     sets = dict(zip(task.validation, (first, second), strict=True))
-    metrics = evaluate(always_positive, {}, sets, task, make_mesh(8))
+    metrics = evaluate(always_positive, {}, sets, task, make_mesh())
     assert list(metrics.items()) == [("accuracy", 2 / 4), ("accuracy_mismatched", 1 / 3)]

@@ -9,7 +9,8 @@ import toy
 from xtc_jax.compress import DistillSpec, layer_map
 from xtc_jax.errors import UserError
 from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, named_leaves, named_rules
-from xtc_jax.train import Objective, OptimizerSpec, Run, clear_checkpoints, loop, train
+from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, clear_checkpoints, loop, train
+from xtc_jax.train.checkpoints import Checkpoints
 from xtc_jax.train.metrics import read_metrics
 from xtc_jax.train.state import TrainState
 from xtc_jax.train.step import PROJECTION
@@ -39,7 +40,7 @@ def a_run(directory, **changes):
         "directory": directory,
         "seed": 3,
         "eval_every": EVERY,
-        "log_every": 5,
+        "upkeep": Upkeep(log_every=5),
     }
     return Run(**{**values, **changes})
 
@@ -86,6 +87,10 @@ class KilledError(Exception):
     pass
 
 
+SAVING = Upkeep(save_minutes=0, log_every=5)
+"""A checkpoint with every record."""
+
+
 def kill_before_the_third_evaluation(monkeypatch, survived=2):
     evaluations = iter([loop.evaluate] * survived)
 
@@ -99,15 +104,15 @@ def kill_before_the_third_evaluation(monkeypatch, survived=2):
 
 
 def kill_right_after_the_second_checkpoint(monkeypatch):
-    save, count = loop.checkpoints.save, iter(range(9))
+    save, count = Checkpoints.save, iter(range(9))
 
-    def save_and_die(checkpointer, state, metric):
-        save(checkpointer, state, metric)
+    def save_and_die(self, progress):
+        save(self, progress)
         if next(count) == 1:
-            checkpointer.wait()
+            self.wait()
             raise KilledError
 
-    monkeypatch.setattr(loop.checkpoints, "save", save_and_die)
+    monkeypatch.setattr(Checkpoints, "save", save_and_die)
 
 
 @pytest.mark.parametrize("kill", [kill_before_the_third_evaluation, kill_right_after_the_second_checkpoint])
@@ -115,7 +120,7 @@ def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(whole, tm
     with monkeypatch.context() as patch:
         kill(patch)
         with pytest.raises(KilledError):
-            train(a_run(tmp_path), start(), None)
+            train(a_run(tmp_path, upkeep=SAVING), start(), None)
     result = train(a_run(tmp_path), start(), None)
     jax.tree.map(np.testing.assert_array_equal, result.params, whole[1].params)
     assert result.metrics == whole[1].metrics
@@ -123,6 +128,82 @@ def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(whole, tm
     assert steps_of(tmp_path, "eval/accuracy") == [15, 30, 45, 60]
     losses = [[r["loss"] for r in read_metrics(d / "metrics.jsonl") if "loss" in r] for d in (tmp_path, whole[0])]
     assert losses[0] == losses[1]
+
+
+class Seen:
+    """Records the examples of every batch that reaches the devices."""
+
+    def __init__(self, monkeypatch, die_after=None):
+        self.examples = []
+        put = loop.put_batch
+
+        def put_batch(batch, mesh):
+            if len(self.examples) == die_after:
+                raise KilledError
+            self.examples.append(batch["index"][batch["valid"]].tolist())
+            return put(batch, mesh)
+
+        monkeypatch.setattr(loop, "put_batch", put_batch)
+
+
+def test_a_run_resumed_in_the_middle_of_an_epoch_sees_every_example_in_the_order_of_an_uninterrupted_one(tmp_path, monkeypatch):
+    changes = {"train_set": toy.dataset(count=44), "optimizer": OptimizerSpec(5e-3, 15, 2), "eval_every": 99}
+    Steps(monkeypatch)
+    with monkeypatch.context() as patch:
+        whole = Seen(patch).examples
+        train(a_run(tmp_path / "whole", **changes), start(), None)
+    with monkeypatch.context() as patch:
+        killed = Seen(patch, die_after=11).examples
+        with pytest.raises(KilledError):
+            train(a_run(tmp_path / "killed", **changes, upkeep=Upkeep(0, log_every=4)), start(), None)
+    with monkeypatch.context() as patch:
+        resumed = Seen(patch).examples
+        train(a_run(tmp_path / "killed", **changes), start(), None)
+    assert len(whole) == 15
+    for epoch in (whole[:6], whole[6:12]):
+        assert sorted(example for batch in epoch for example in batch) == list(range(44))
+    assert whole[:6] != whole[6:12]
+    assert killed == whole[:11]
+    assert resumed == whole[8:]
+
+
+def test_a_run_with_other_data_than_its_checkpoint_was_made_with_is_refused(tmp_path, monkeypatch):
+    Steps(monkeypatch)
+    changes = {"optimizer": OptimizerSpec(5e-3, 4, 1)}
+    train(a_run(tmp_path, **changes), start(), None)
+    with pytest.raises(UserError, match=r"checkpoints/4 was made by another run \(data: '\w{16}' then, '\w{16}' now\)"):
+        train(a_run(tmp_path, **changes, train_set=toy.dataset(seed=1)), start(), None)
+
+
+def test_with_the_newest_checkpoint_damaged_a_run_goes_on_from_the_one_before_and_ends_with_the_same_bits(
+    whole, tmp_path, monkeypatch, capsys
+):
+    with monkeypatch.context() as patch:
+        kill_before_the_third_evaluation(patch)
+        with pytest.raises(KilledError):
+            train(a_run(tmp_path, upkeep=SAVING), start(), None)
+    kept = tmp_path / "checkpoints"
+    assert sorted(path.name for path in kept.iterdir()) == ["35", "40"]
+    victim = max((kept / "40").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else 0)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    result = train(a_run(tmp_path), start(), None)
+    assert f"{kept / '40'} is damaged ({victim.relative_to(kept / '40')} has changed" in capsys.readouterr().err
+    jax.tree.map(np.testing.assert_array_equal, result.params, whole[1].params)
+    assert result.metrics == whole[1].metrics
+
+
+def test_the_records_split_the_time_of_the_run(whole):
+    directory, result = whole
+    records = read_metrics(directory / "metrics.jsonl")
+    for kind, names in {"loss": {"seconds/data", "seconds/step"}, "eval/accuracy": {"seconds/eval"}}.items():
+        assert all(names <= record.keys() for record in records if kind in record)
+    spent = sum(value for record in records for name, value in record.items() if name.startswith("seconds/"))
+    assert 0.8 * result.seconds < spent <= result.seconds, (spent, result.seconds)
+    speeds = [record["steps_per_second"] for record in records if "steps_per_second" in record]
+    split = [record["seconds/data"] + record["seconds/step"] for record in records if "steps_per_second" in record]
+    assert speeds == pytest.approx([5 / seconds for seconds in split])
 
 
 def test_a_run_killed_after_its_last_checkpoint_only_reads_its_best_again(whole, tmp_path, monkeypatch):
@@ -159,6 +240,29 @@ def test_a_run_of_no_steps_measures_its_parameters_and_gives_them_back(tmp_path)
         assert not (tmp_path / "checkpoints").exists()
 
 
+def test_utilisation_is_recorded_where_the_peak_is_known_and_costs_no_compilation(tmp_path):
+    shared, compilations = {}, []
+
+    def count(name, seconds, **_):
+        if name.endswith("backend_compile_duration"):
+            compilations.append(name)
+
+    def run(name, **upkeep):
+        values = {"optimizer": OptimizerSpec(5e-3, 4, 1), "upkeep": Upkeep(log_every=2, **upkeep), **one_shape()}
+        train(a_run(tmp_path / name, **values), start(), None, shared)
+        return [record["mfu"] for record in read_metrics(tmp_path / name / "metrics.jsonl") if "mfu" in record]
+
+    assert run("unknown") == []
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        shares = run("known", peak_flops=1e15)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert len(shares) == 2
+    assert all(0 < share < 1e-3 for share in shares)
+    assert compilations == []
+
+
 def test_the_first_of_several_validation_sets_selects(tmp_path):
     sets = {"validation_matched": toy.dataset(), "validation_mismatched": toy.dataset(count=8, seed=5)}
     task = dataclasses.replace(toy.SENTIMENT, validation=tuple(sets))
@@ -173,7 +277,7 @@ class Steps:
     def __init__(self, monkeypatch):
         self.made, self.run, self.evaluated = [], [], []
         monkeypatch.setattr(loop, "make_train_step", self.make_train_step)
-        monkeypatch.setattr(loop, "make_eval_step", lambda config, rules, mesh: rules)
+        monkeypatch.setattr(loop, "make_eval_step", lambda config, rules, mesh, arithmetic: rules)
         monkeypatch.setattr(loop, "evaluate", self.evaluate)
 
     def make_train_step(self, objective, optimizer, mesh):
@@ -233,10 +337,11 @@ def test_without_a_dictionary_of_its_own_every_run_compiles_anew(tmp_path, monke
 
 
 def test_a_run_killed_in_the_middle_of_a_schedule_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
-    """8 bits rounded at random, then from step 5 on 1 bit and static ranges; killed at step 6, after a checkpoint at 3."""
+    """8 bits rounded at random, then from step 5 on 1 bit and static ranges; killed at step 6, after a checkpoint at 4."""
     rules = named_rules("deepspeed", 1, ActivationSpec(8, "static", start=5), schedule=((0, 8), (5, 1)), stochastic=True)
     objective, compiled = Objective(toy.shape(1), rules, None, layer_map((), 1), DistillSpec()), {}
     changes = {"objective": objective, "optimizer": OptimizerSpec(5e-3, 9, 2), "eval_every": 3, **one_shape()}
+    changes["upkeep"] = Upkeep(save_minutes=0, log_every=2)
     expected = train(a_run(tmp_path / "whole", **changes), start(), None, compiled)
     assert len(compiled) == 3
     with monkeypatch.context() as patch:
@@ -257,9 +362,7 @@ def test_a_narrow_student_learns_its_teachers_hidden_states_through_a_projection
     changes = {"objective": objective, "optimizer": OptimizerSpec(2e-2, 40, 4), "eval_every": 40, **one_shape()}
     trained, seen = toy.params(student, 5), []
     with pytest.MonkeyPatch.context() as patch:
-        save = loop.checkpoints.save
-        patch.setattr(loop, "evaluate", lambda *_: {"accuracy": 0.5})
-        patch.setattr(loop.checkpoints, "save", lambda c, state, metric: (seen.append(state.params), save(c, state, metric)))
+        patch.setattr(loop, "evaluate", lambda step, params, *_: seen.append(loop.copy(params)) or {"accuracy": 0.5})
         result = train(a_run(tmp_path, **changes), trained, toy.params(toy.shape(1), 6))
     losses = [record["hidden"] for record in read_metrics(tmp_path / "metrics.jsonl") if "hidden" in record]
     assert losses[-1] < losses[0] / 2

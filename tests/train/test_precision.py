@@ -89,7 +89,7 @@ def arguments(case):
 @cache
 def program(case, dtype):
     """The jaxpr of one training step."""
-    step = make_train_step(objective(case, dtype), OPTIMIZER, make_mesh(8))
+    step = make_train_step(objective(case, dtype), OPTIMIZER, make_mesh())
     return jax.make_jaxpr(step)(*arguments(case), np.float32(1e-3))
 
 
@@ -188,7 +188,7 @@ WIDE = {
     "softmax": {"exp", "reduce_max", "reduce_sum"},
     "log_softmax": {"log"},
     "LayerNorm": {"rsqrt"},
-    "gelu": {"erfc"},
+    "gelu": {"erf"},
     "pooler": {"tanh"},
     "losses and moments": {"square", "integer_pow"},
     "optimizer": {"sqrt", "expm1"},
@@ -224,7 +224,7 @@ def test_bfloat16_is_divided_by_the_keep_rate_of_dropout_alone(case):
 
 
 def test_evaluation_is_float32_whatever_the_step_computes_in():
-    jaxpr = jax.make_jaxpr(make_eval_step(STUDENT, RULES["1 bit"], make_mesh(8)))(params()[0], a_batch())
+    jaxpr = jax.make_jaxpr(make_eval_step(STUDENT, RULES["1 bit"], make_mesh()))(params()[0], a_batch())
     seen = set(chain.from_iterable(dtypes((*e.invars, *e.outvars)) for e in equations(jaxpr.jaxpr)))
     assert not {"bfloat16", "float16"} & seen
 

@@ -20,6 +20,7 @@ from xtc_jax.train import (
     objective_losses,
     put_batch,
     put_replicated,
+    put_sharded,
 )
 from xtc_jax.train.state import TrainState
 from xtc_jax.train.step import PROJECTION, forward, student_params, trainable
@@ -51,9 +52,9 @@ def a_batch(valid: int = 8, rows: int = 8):
 
 
 def one_step(objective, params, teacher, batch, devices):
-    mesh = make_mesh(8, jax.devices()[:devices])
-    state = put_replicated(init_state(params, OPTIMIZER, jax.random.key(0)), mesh)
-    placed = None if teacher is None else put_replicated(teacher, mesh)
+    mesh = make_mesh(devices=jax.devices()[:devices])
+    state = put_sharded(init_state(params, OPTIMIZER, jax.random.key(0)), mesh)
+    placed = None if teacher is None else put_sharded(teacher, mesh)
     state, losses = make_train_step(objective, OPTIMIZER, mesh)(state, placed, put_batch(batch, mesh), RATE)
     return jax.device_get((state.params, state.opt_state.mu, losses))
 
@@ -81,6 +82,27 @@ def test_a_step_on_several_devices_equals_a_step_on_one(on_one_device, student, 
     for p, p1, g in zip(*map(jax.tree.leaves, (params, params1, gradients1)), strict=True):
         clear = np.abs(g) > 1e-3 * np.abs(g).max()
         np.testing.assert_allclose(p[clear], p1[clear], rtol=1e-5, atol=1e-7)
+
+
+def test_a_batch_in_parts_gives_the_step_of_the_whole(student, teacher):
+    """7 of 16 rows are filling, so the parts weigh differently: 8 means averaged would be another loss."""
+    objective = replace(DISTILL, spec=DistillSpec(label=0.5, hidden_norm="deepspeed"))
+    dataset = toy.dataset(count=9, batch_size=16)
+    batch = dataset.batch(dataset.in_order()[0])
+    _, expected, whole = one_step(objective, student, teacher, batch, 1)
+    for accumulate, devices in ((8, 1), (2, 4)):
+        _, gradients, losses = one_step(replace(objective, accumulate=accumulate), student, teacher, batch, devices)
+        assert sorted(losses) == ["attention", "hidden", "label", "logit", "loss"]
+        for name, value in losses.items():
+            np.testing.assert_allclose(value, whole[name], rtol=1e-6)
+        assert_same_gradients(gradients, expected)
+
+
+def test_the_parts_of_a_batch_share_one_rounding_at_random(student):
+    rules = named_rules("deepspeed", 4, None, stochastic=True)
+    objective = Objective(STUDENT, rules, None, layer_map((), 1), DistillSpec())
+    losses = [one_step(replace(objective, accumulate=n), student, None, a_batch(), 1)[2]["loss"] for n in (1, 2)]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-6)
 
 
 def test_the_losses_are_the_three_distillation_terms_and_their_sum(on_one_device):
@@ -149,7 +171,7 @@ def test_the_teacher_runs_without_dropout(teacher):
 
 def test_the_students_dropout_depends_on_the_step_and_on_nothing_else(student):
     objective = Objective(toy.shape(1, dropout=0.1), None, None, layer_map((), 1), DistillSpec())
-    mesh = make_mesh(8)
+    mesh = make_mesh()
     step, batch = make_train_step(objective, OPTIMIZER, mesh), put_batch(a_batch(), mesh)
 
     def three_losses():
@@ -164,23 +186,27 @@ def test_the_students_dropout_depends_on_the_step_and_on_nothing_else(student):
     assert three_losses() == losses
 
 
-def test_there_is_one_compilation_per_shape_whatever_the_learning_rate(student, caplog):
-    mesh = make_mesh(8)
+@pytest.mark.parametrize("shape", [(4, 1, 1), (1, 2, 2)])
+def test_there_is_one_compilation_per_shape_whatever_the_mesh_and_the_learning_rate(student, caplog, shape):
+    mesh = make_mesh(shape)
     step = make_train_step(LABELS, OPTIMIZER, mesh)
-    state = put_replicated(init_state(student, OPTIMIZER, jax.random.key(0)), mesh)
+    state = put_sharded(init_state(student, OPTIMIZER, jax.random.key(0)), mesh)
+    placed = jax.tree.map(lambda leaf: leaf.sharding, state)
     batch = a_batch()
     short = {name: value[:, :9] if value.ndim == 2 else value for name, value in batch.items()}
     with jax.log_compiles():
         for rate, given in enumerate((batch, short, batch, short, batch)):
-            state, _ = step(state, None, put_batch(given, mesh), np.float32(1e-3 * rate))
+            before, (state, _) = state, step(state, None, put_batch(given, mesh), np.float32(1e-3 * rate))
+            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))  # donated
     compiled = [text for text in caplog.messages if text.startswith("Finished XLA compilation of")]
     assert [text.split()[4] for text in compiled] == ["jit(step)"] * 2
     assert int(state.step) == 5
+    assert jax.tree.map(lambda leaf: leaf.sharding, state) == placed
 
 
 def test_the_learning_rate_is_an_argument_of_the_step(student):
     """At rate 0 nothing moves but the moments; twice the rate is twice the way."""
-    mesh = make_mesh(8)
+    mesh = make_mesh()
     step, batch = make_train_step(LABELS, OPTIMIZER, mesh), put_batch(a_batch(), mesh)
 
     def weight_after(rate):
@@ -223,7 +249,7 @@ QUERY = f"encoder/layer_0/{LINEARS[0]}/{INPUT_RANGE}"
 @pytest.fixture(scope="module")
 def static(student):
     """One jitted step with static ranges and stochastic rounding; ``run(state, batch, rate)`` and ``begin(step)``."""
-    mesh = make_mesh(8)
+    mesh = make_mesh()
     optimizer = make_optimizer(OptimizerSpec(1e-3, 10, 0, weight_decay=0.5, clip=1e-3))
     step = make_train_step(WITH_RANGES, optimizer, mesh)
 
@@ -275,7 +301,7 @@ def test_evaluation_uses_the_ranges_as_they_are(static, student):
     """An example's logits do not depend on the others in the batch, as they would if the batch set the range."""
     begin, run = static
     state, _ = run(begin(), a_batch())
-    mesh = make_mesh(8)
+    mesh = make_mesh()
     evaluate = make_eval_step(STUDENT, STATIC, mesh)
     batch = a_batch()
     extreme = {name: value.copy() for name, value in batch.items()}
@@ -303,7 +329,7 @@ def test_a_step_that_does_not_use_a_range_leaves_it_as_it_is(student):
     now = replace(WITH_RANGES, rules=later.at(0))
     params = trainable(replace(now, rules=later), student, jax.random.key(0))
     params["encoder"]["layer_0"]["attention"]["self"]["query"][INPUT_RANGE] = jnp.array([-2.0, 3.0])
-    mesh = make_mesh(8)
+    mesh = make_mesh()
     state = put_replicated(init_state(params, OPTIMIZER, jax.random.key(0)), mesh)
     state, _ = make_train_step(now, OPTIMIZER, mesh)(state, None, put_batch(a_batch(), mesh), RATE)
     assert named_leaves(state.params)[QUERY].tolist() == [-2, 3]

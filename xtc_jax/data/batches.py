@@ -1,8 +1,8 @@
 """Batches of few static shapes: examples of similar length together, each exactly once an epoch.
 
 An epoch is a *plan*, a list of ``(length, example indices)``, computed from the seed alone: batch k of a run is
-a pure function of (seed, k), so a run can be resumed at any step and every process can compute its own
-part. The batches that a plan names are read through ``grain``.
+a pure function of (seed, k), so a run can be resumed at any step, and every one of several processes knows
+all plans and reads no rows but its own. The batches that a plan names are read through ``grain``.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ from xtc_jax.data.tokens import Tokens
 
 Batch = dict[str, np.ndarray]
 """``input_ids``, ``token_type_ids``, ``attention_mask`` int32 ``(batch, length)``; ``labels`` ``(batch,)``; ``valid`` bool
-``(batch,)``: False in rows that only fill the batch up; ``index`` int32 ``(batch,)``: position in the data set."""
+``(batch,)``: False in rows that only fill the batch up; ``index`` int32 ``(batch,)``: position in the data set. ``batch`` is
+the number of rows asked for: all, or those of one process."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +64,31 @@ def plan_epoch(
     return plan if rng is None else [plan[i] for i in rng.permutation(len(plan))]
 
 
-def collate(planned: Planned, tokens: Tokens, labels: np.ndarray, batch_size: int, pad_id: int) -> Batch:
-    """The arrays of one planned batch, padded to its length and to ``batch_size`` rows."""
-    shape = (batch_size, planned.length)
+def collate(
+    planned: Planned, tokens: Tokens, labels: np.ndarray, batch_size: int, pad_id: int, rows: np.ndarray | None = None
+) -> Batch:
+    """The arrays of one planned batch, padded to its length and to ``batch_size`` rows.
+
+    ``rows``, increasing numbers below ``batch_size``, are those wanted; None is all.
+    """
+    rows = np.arange(batch_size) if rows is None else rows
+    shape = (len(rows), planned.length)
+    examples = planned.indices[rows[rows < len(planned.indices)]]
     batch: Batch = {
         "input_ids": np.full(shape, pad_id, np.int32),
         "token_type_ids": np.zeros(shape, np.int32),
         "attention_mask": np.zeros(shape, np.int32),
-        "labels": np.zeros(batch_size, labels.dtype),
-        "valid": np.arange(batch_size) < len(planned.indices),
-        "index": np.zeros(batch_size, np.int32),
+        "labels": np.zeros(len(rows), labels.dtype),
+        "valid": rows < len(planned.indices),
+        "index": np.zeros(len(rows), np.int32),
     }
-    for row, example in enumerate(planned.indices):
+    for row, example in enumerate(examples):
         ids = tokens.input_ids[example]
         batch["input_ids"][row, : len(ids)] = ids
         batch["token_type_ids"][row, : len(ids)] = tokens.token_type_ids[example]
         batch["attention_mask"][row, : len(ids)] = 1
-    batch["labels"][: len(planned.indices)] = labels[planned.indices]
-    batch["index"][: len(planned.indices)] = planned.indices
+    batch["labels"][: len(examples)] = labels[examples]
+    batch["index"][: len(examples)] = examples
     return batch
 
 
@@ -106,9 +114,13 @@ class Dataset:
         """The shuffled plan of one epoch."""
         return plan_epoch(self.tokens.lengths, self.batch_size, self.buckets, np.random.default_rng((seed, epoch)))
 
-    def batch(self, planned: Planned) -> Batch:
+    def in_order(self) -> list[Planned]:
+        """The plan of an evaluation: not shuffled."""
+        return plan_epoch(self.tokens.lengths, self.batch_size, self.buckets, None)
+
+    def batch(self, planned: Planned, rows: np.ndarray | None = None) -> Batch:
         """See :func:`collate`."""
-        return collate(planned, self.tokens, self.labels, self.batch_size, self.pad_id)
+        return collate(planned, self.tokens, self.labels, self.batch_size, self.pad_id, rows)
 
 
 @dataclass(frozen=True)
@@ -117,15 +129,16 @@ class _Source:
 
     dataset: Dataset
     plans: list[Planned]
+    rows: np.ndarray | None
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, step: int) -> Batch:
-        return self.dataset.batch(self.plans[step])
+        return self.dataset.batch(self.plans[step], self.rows)
 
 
-def train_batches(dataset: Dataset, seed: int, steps: int, start: int = 0) -> Iterator[Batch]:
+def train_batches(dataset: Dataset, seed: int, steps: int, start: int = 0, rows: np.ndarray | None = None) -> Iterator[Batch]:
     """Batches ``start .. steps - 1`` of a run, read ahead in the background.
 
     Args:
@@ -133,16 +146,17 @@ def train_batches(dataset: Dataset, seed: int, steps: int, start: int = 0) -> It
       seed: with the step number, determines every batch.
       steps: length of the run; epochs follow one another, each with its own order.
       start: first batch, to resume a run.
+      rows: of every batch, those to read, see :func:`collate`.
     """
     import grain  # a second to import, needed to train alone
 
     epochs = -(-steps // dataset.batches_per_epoch)
     plans = [planned for epoch in range(epochs) for planned in dataset.plan(seed, epoch)][start:steps]
     options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
-    return iter(grain.MapDataset.source(_Source(dataset, plans)).to_iter_dataset(options))
+    return iter(grain.MapDataset.source(_Source(dataset, plans, rows)).to_iter_dataset(options))
 
 
-def eval_batches(dataset: Dataset) -> Iterator[Batch]:
-    """Every example exactly once, in few shapes; rows with ``valid`` False are filling."""
-    for planned in plan_epoch(dataset.tokens.lengths, dataset.batch_size, dataset.buckets, None):
-        yield dataset.batch(planned)
+def eval_batches(dataset: Dataset, rows: np.ndarray | None = None) -> Iterator[Batch]:
+    """Every example exactly once, in few shapes; rows with ``valid`` False are filling. ``rows`` as of :func:`collate`."""
+    for planned in dataset.in_order():
+        yield dataset.batch(planned, rows)

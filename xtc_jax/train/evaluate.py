@@ -7,18 +7,22 @@ import numpy as np
 
 from xtc_jax.data import Dataset, Task, compute_all, eval_batches
 from xtc_jax.quantize import Params
-from xtc_jax.train.mesh import put_batch
+from xtc_jax.train.mesh import local_rows, put_batch
 from xtc_jax.train.step import EvalStep
 
 
 def predict_logits(step: EvalStep, params: Params, dataset: Dataset, mesh: jax.sharding.Mesh) -> np.ndarray:
-    """Logits ``(examples, labels)`` in the order of the data set."""
+    """Logits ``(examples, labels)`` in the order of the data set: of every example, in every process.
+
+    A process reads its own rows of each batch; the step hands the logits of all rows to all.
+    """
     logits: np.ndarray | None = None
-    for batch in eval_batches(dataset):
+    batches = eval_batches(dataset, local_rows(dataset.batch_size, mesh))
+    for planned, batch in zip(dataset.in_order(), batches, strict=True):
         rows = np.asarray(step(params, put_batch(batch, mesh)))
         if logits is None:
             logits = np.full((len(dataset), rows.shape[1]), np.nan, rows.dtype)
-        logits[batch["index"][batch["valid"]]] = rows[batch["valid"]]
+        logits[planned.indices] = rows[: len(planned.indices)]
     assert logits is not None, "no examples"
     assert not np.isnan(logits).any(), "an example was not evaluated"
     return logits

@@ -2,24 +2,49 @@
 
 import shutil
 import time
-from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from xtc_jax.data import Dataset, Task, train_batches
+from xtc_jax.errors import Preempted
 from xtc_jax.quantize import Params
-from xtc_jax.train import checkpoints
+from xtc_jax.train.checkpoints import Best, Checkpoints, Progress, copy, open_checkpoints
+from xtc_jax.train.distributed import is_first
 from xtc_jax.train.evaluate import evaluate
-from xtc_jax.train.mesh import make_mesh, put_batch, put_replicated
-from xtc_jax.train.metrics import Record, metrics_writer, progress, read_metrics
+from xtc_jax.train.identity import run_identity
+from xtc_jax.train.mesh import check_batch, fetch, local_rows, make_mesh, put_batch
+from xtc_jax.train.meter import Meter, split_of
+from xtc_jax.train.metrics import Record, metrics_writer, notice, progress
 from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer
+from xtc_jax.train.phases import Phases, watchdog
+from xtc_jax.train.preemption import preemption_notice
+from xtc_jax.train.profiling import profiler
+from xtc_jax.train.sharding import put_sharded
 from xtc_jax.train.state import TrainState, init_state
 from xtc_jax.train.step import EvalStep, Objective, TrainStep, make_eval_step, make_train_step, student_params, trainable
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What is done beside training and does not change its result.
+
+    Attributes:
+      save_minutes: between checkpoints, looked at when a record is written; the last step and SIGTERM always save.
+      keep: checkpoints there are at a time, the newest; each has the best parameters in it.
+      profile: ``(first step, how many)`` to trace; None traces nothing.
+      log_every: steps averaged into one record of ``metrics.jsonl``.
+      peak_flops: FLOPs per second of one device, for the utilisation; 0 if unknown.
+    """
+
+    save_minutes: float = 5.0
+    keep: int = 2
+    profile: tuple[int, int] | None = None
+    log_every: int = 10
+    peak_flops: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -33,11 +58,12 @@ class Run:
       train_set: what it learns from.
       eval_sets: validation splits by name; the first of the task's metrics on the first selects the best step.
       task: names the metrics.
-      directory: gets ``metrics.jsonl``, ``tensorboard/`` and, until the run ends, ``checkpoints/``.
+      directory: gets ``metrics.jsonl``, ``tensorboard/``, ``profile/`` and, until the run ends, ``checkpoints/``.
       seed: of dropout and of the data order.
-      eval_every: steps between evaluations, each of which saves a checkpoint; the last step always
-        evaluates.
-      log_every: steps averaged into one record of ``metrics.jsonl``.
+      eval_every: steps between evaluations; the last step always evaluates.
+      mesh: sizes of its axes ``(data, fsdp, tensor)``; it does not change the result.
+      upkeep: checkpoints, records and traces.
+      config: what the run was made from, as plain data; a checkpoint of another one is refused.
     """
 
     label: str
@@ -49,7 +75,9 @@ class Run:
     directory: Path
     seed: int
     eval_every: int
-    log_every: int = 10
+    mesh: tuple[int, ...] = (-1, 1, 1)
+    upkeep: Upkeep = field(default_factory=Upkeep)
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,7 +104,7 @@ Compiled = dict[tuple[Any, ...], Any]
 
 
 def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled | None = None) -> RunResult:
-    """Train, or go on where a killed process left its last checkpoint.
+    """Train, or go on where a killed process left its last checkpoint; both end with the same bits.
 
     Args:
       run: what to do; with 0 steps, ``params`` are evaluated as they are.
@@ -88,25 +116,34 @@ def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled |
       The best parameters and the account of the run; of a run of 0 steps the initial parameters, evaluated.
 
     Raises:
-      UserError: the batch size does not fit the devices.
+      UserError: the mesh or the batch size does not fit the devices; checkpoints of another run lie in the directory; or one
+        could not be written.
+      Preempted: SIGTERM came; a checkpoint is saved.
     """
-    mesh = make_mesh(run.train_set.batch_size)
+    mesh = make_mesh(run.mesh)
+    check_batch(run.train_set.batch_size, mesh, run.objective.accumulate)
     optimizer = make_optimizer(run.optimizer)
     key = jax.random.key(run.seed)
     params = trainable(run.objective, params, jax.random.fold_in(key, run.optimizer.steps))
-    state = put_replicated(init_state(params, optimizer, key), mesh)
-    teacher = None if teacher is None else put_replicated(teacher, mesh)
+    state = put_sharded(init_state(params, optimizer, key), mesh)
+    teacher = None if teacher is None else put_sharded(teacher, mesh)
+    compiled = {} if compiled is None else compiled
     if run.optimizer.steps == 0:
-        return _measure(run, state, mesh, {} if compiled is None else compiled)
-    with checkpoints.open_checkpoints(run.directory / "checkpoints") as checkpointer:
-        state = checkpoints.restore_latest(checkpointer, state) or state
-        state = _steps(run, state, teacher, checkpointer, mesh, {} if compiled is None else compiled)
-        best = checkpoints.restore_best(checkpointer, state)
-    records = read_metrics(run.directory / "metrics.jsonl")
-    metrics = next(_metrics(record) for record in records if record["step"] == int(best.step) and _metrics(record))
-    seconds = records[-1]["seconds"]
-    speed = run.optimizer.steps * run.train_set.batch_size / seconds
-    return RunResult(jax.device_get(student_params(best.params)), metrics, run.optimizer.steps, seconds, speed)
+        return _measure(run, state, mesh, compiled)
+    identity = run_identity(run.train_set, run.seed, run.optimizer.steps, run.optimizer.learning_rate, run.config)
+    with (
+        preemption_notice() as preempted,
+        open_checkpoints(
+            run.directory / "checkpoints", identity, run.upkeep.keep, run.upkeep.save_minutes, notice
+        ) as checkpoints,
+    ):
+        done = checkpoints.restore(state) or Progress(state)
+        del state  # the steps donate it
+        done = _steps(run, done, teacher, checkpoints, preempted, mesh, compiled)
+    assert done.best is not None, "the last step evaluates"
+    speed = run.optimizer.steps * run.train_set.batch_size / done.seconds
+    best = fetch(student_params(done.best.params), mesh)
+    return RunResult(best, done.best.metrics, run.optimizer.steps, done.seconds, speed)
 
 
 def clear_checkpoints(directory: Path) -> None:
@@ -119,14 +156,16 @@ def _measure(run: Run, state: TrainState, mesh: jax.sharding.Mesh, compiled: Com
     begun = time.monotonic()
     metrics = evaluate(_eval_step(run, mesh, compiled), state.params, run.eval_sets, run.task, mesh)
     seconds = time.monotonic() - begun
-    (run.directory / "metrics.jsonl").unlink(missing_ok=True)  # of a process that was killed right here
+    if is_first():
+        (run.directory / "metrics.jsonl").unlink(missing_ok=True)  # of a process that was killed right here
     with metrics_writer(run.directory) as write:
-        write(0, {**{f"eval/{name}": value for name, value in metrics.items()}, "seconds": seconds})
-    return RunResult(jax.device_get(student_params(state.params)), metrics, 0, seconds, 0.0)
+        write(0, {**_named(metrics), "seconds": seconds})
+    return RunResult(fetch(student_params(state.params), mesh), metrics, 0, seconds, 0.0)
 
 
-def _metrics(record: Record) -> dict[str, float]:
-    return {name.removeprefix("eval/"): value for name, value in record.items() if name.startswith("eval/")}
+def _named(metrics: Mapping[str, float]) -> Record:
+    """Metrics of an evaluation as entries of a record."""
+    return {f"eval/{name}": value for name, value in metrics.items()}
 
 
 def _train_step(run: Run, step: int, mesh: jax.sharding.Mesh, compiled: Compiled) -> TrainStep:
@@ -144,52 +183,76 @@ def _eval_step(run: Run, mesh: jax.sharding.Mesh, compiled: Compiled) -> EvalSte
     """The jitted evaluation of what will be packed, also while the bits of a schedule are still on their way down."""
     rules = run.objective.rules
     final = None if rules is None else rules.at(run.optimizer.steps)
-    key = (run.objective.student, final, mesh)
+    key = (run.objective.student, final, mesh, run.objective.arithmetic)
     if key not in compiled:
-        compiled[key] = make_eval_step(run.objective.student, final, mesh)
+        compiled[key] = make_eval_step(*key)
     return compiled[key]
+
+
+def _better(best: Best | None, new: Best) -> Best:
+    """The one with the higher selecting metric, which is the first; of equals the earlier. The new one's params are copied."""
+    if best is not None and next(iter(best.metrics.values())) >= next(iter(new.metrics.values())):
+        return best
+    return replace(new, params=copy(new.params))
 
 
 def _steps(
     run: Run,
-    state: TrainState,
+    done: Progress,
     teacher: Params | None,
-    checkpointer: checkpoints.Checkpointer,
+    checkpoints: Checkpoints,
+    preempted: Callable[[], bool],
     mesh: jax.sharding.Mesh,
     compiled: Compiled,
-) -> TrainState:
-    """Steps ``state.step .. run.optimizer.steps``."""
+) -> Progress:
+    """Steps ``done.state.step .. run.optimizer.steps``."""
+    state, best, start, total = done.state, done.best, int(done.state.step), run.optimizer.steps
     rates = learning_rates(run.optimizer)
     eval_step = _eval_step(run, mesh, compiled)
-    start, total, metrics_file = int(state.step), run.optimizer.steps, run.directory / "metrics.jsonl"
     changes = {start, *(run.objective.rules.changes if run.objective.rules else ())}
-    before = max((record["seconds"] for record in read_metrics(metrics_file) if record["step"] <= start), default=0.0)
-    begun = time.monotonic()
-    window: defaultdict[str, list[jax.Array]] = defaultdict(list)
-    shown: Record = {}
-    with metrics_writer(run.directory, start) as write, progress(run.label, total, start) as show:
-        for step, batch in enumerate(train_batches(run.train_set, run.seed, total, start), start + 1):
-            previous = window["loss"][-1:]
-            if step - 1 in changes:
-                train_step = _train_step(run, step - 1, mesh, compiled)
-            state, losses = train_step(state, teacher, put_batch(batch, mesh), rates[step - 1])
-            jax.block_until_ready(previous)  # one step in flight, so that times and the display are true
-            for name, value in losses.items():
-                window[name].append(value)
-            seconds = time.monotonic() - begun
-            if step % run.log_every == 0 or step == total:
-                means = {name: float(np.mean(jax.device_get(values))) for name, values in window.items()}
-                means["examples_per_second"] = (step - start) * run.train_set.batch_size / seconds
-                write(step, {**means, "seconds": before + seconds})
-                shown |= means
-                window.clear()
-            if step % run.eval_every == 0 or step == total:
-                metrics = evaluate(eval_step, state.params, run.eval_sets, run.task, mesh)
-                record = {f"eval/{name}": value for name, value in metrics.items()}
-                # The record first: a checkpoint without its metrics could not be chosen, a record without its
-                # checkpoint is dropped on resuming.
-                write(step, {**record, "seconds": before + time.monotonic() - begun})
-                checkpoints.save(checkpointer, state, metrics[run.task.metrics[0]])
-                shown |= record
+    phases, meter, shown = Phases(), Meter(run.train_set.batch_size, run.upkeep.peak_flops), Record()
+    with phases("data"):
+        rows = local_rows(run.train_set.batch_size, mesh)
+        batches = train_batches(run.train_set, run.seed, total, start, rows)
+    with (
+        metrics_writer(run.directory, start) as write,
+        progress(run.label, total, start) as show,
+        watchdog(phases, lambda line: notice(f"{run.label}: {line}")),
+        profiler(run.directory / "profile", run.upkeep.profile) as traced,
+    ):
+
+        def log(step: int, record: Record) -> None:
+            write(step, {**record, "seconds": done.seconds + phases.elapsed})
+            shown.update(record)
+
+        for step in range(start + 1, total + 1):
+            with phases("data"):
+                batch = put_batch(next(batches), mesh)
+            last, logs = step == total, step % run.upkeep.log_every == 0 or step == total
+            with phases("step"), traced(step) as finish:
+                if step - 1 in changes:
+                    train_step = _train_step(run, step - 1, mesh, compiled)
+                previous = meter.latest
+                state, losses = train_step(state, teacher, batch, rates[step - 1])
+                jax.block_until_ready(previous)  # one step in flight, so that times and the display are true
+                finish(losses)
+                meter.add(losses, train_step, (state, teacher, batch, rates[step - 1]))
+                means = meter.means() if logs else {}
+            stop = preempted()
+            if logs:
+                spent = phases.take()
+                log(step, {**means, **meter.speed(spent), **split_of(spent)})
+            if step % run.eval_every == 0 or last:
+                with phases("eval"):
+                    metrics = evaluate(eval_step, state.params, run.eval_sets, run.task, mesh)
+                    best = _better(best, Best(step, metrics, state.params))
+                log(step, {**_named(metrics), **split_of(phases.take())})
+            if last or stop or (logs and checkpoints.due()):
+                with phases("checkpoint"):
+                    checkpoints.save(Progress(state, best, done.seconds + phases.elapsed))
+                log(step, split_of(phases.take()))
+            if stop:
+                checkpoints.wait()
+                raise Preempted(f"{run.label}: stopped by SIGTERM at step {step}; checkpoint saved")
             show(step, shown)
-    return state
+    return Progress(state, best, done.seconds + phases.elapsed)

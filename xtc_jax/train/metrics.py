@@ -1,6 +1,7 @@
-"""Where the numbers of a run go: ``metrics.jsonl``, TensorBoard, and the screen."""
+"""Where the numbers of a run go: ``metrics.jsonl``, TensorBoard, and the screen; process 0 alone writes them."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
+
+from xtc_jax.train.distributed import is_first
 
 Record = dict[str, float]
 Write = Callable[[int, Record], None]
@@ -33,11 +36,17 @@ def read_metrics(path: Path) -> list[Record]:
 def metrics_writer(directory: Path, resume_step: int = 0) -> Iterator[Write]:
     """``write(step, record)`` appends to ``metrics.jsonl`` and to TensorBoard's event file.
 
-    Records beyond ``resume_step``, of a run that was killed after its last checkpoint, are dropped.
+    Records beyond ``resume_step``, of a run that was killed after its last checkpoint, are dropped. Of several processes
+    the first writes.
     """
+    if not is_first():
+        yield _nothing
+        return
     path = directory / "metrics.jsonl"
     kept = [record for record in read_metrics(path) if record["step"] <= resume_step]
-    path.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    scratch = path.with_name(path.name + ".tmp")
+    scratch.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    os.replace(scratch, path)
     board = SummaryWriter(str(directory / "tensorboard"), purge_step=resume_step or None)
     with path.open("a") as file:
 
@@ -53,9 +62,19 @@ def metrics_writer(directory: Path, resume_step: int = 0) -> Iterator[Write]:
             board.close()
 
 
+def notice(line: str) -> None:
+    """One line on the screen, above the live one if there is one."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(label: str, total: int, start: int = 0, console: Console | None = None) -> Iterator[Show]:
-    """A live line with step, loss, metric, speed and time left; plain lines where there is no terminal."""
+    """A live line with step, loss, metric, speed and time left; plain lines where there is no terminal. Of several processes
+    the first shows.
+    """
+    if not is_first():
+        yield _nothing
+        return
     console = console or Console(stderr=True)
     if not console.is_terminal:
         yield _plain_lines(label, total, start)
@@ -65,6 +84,10 @@ def progress(label: str, total: int, start: int = 0, console: Console | None = N
     with Progress(*rendered, console=console, speed_estimate_period=60) as bar:
         task = bar.add_task(label, total=total, completed=start, text="compiling")
         yield lambda step, record: bar.update(task, completed=step, text=_summary(record))
+
+
+def _nothing(step: int, record: Record) -> None:
+    del step, record
 
 
 def _plain_lines(label: str, total: int, start: int) -> Show:

@@ -95,7 +95,8 @@ def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformationExtraArgs
 
         def delta(p: Array, m: Array, v: Array, decay: bool) -> Array:
             change = -step_size * m / (jnp.sqrt(v) + spec.eps)
-            return change - lr * spec.weight_decay * (p + change) if decay else change
+            # change - lr wd (p + change), with change in it once: XLA:CPU makes one loop of that, and no array for change.
+            return (1 - lr * spec.weight_decay) * change - lr * spec.weight_decay * p if decay else change
 
         updates = jax.tree.map(delta, params, mu, nu, decayed(params))
         return updates, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
