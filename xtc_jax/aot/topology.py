@@ -1,0 +1,161 @@
+"""Slices of accelerators by name: their devices, what each of them has, and the links between them."""
+
+import importlib.util
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import jax
+from jax.errors import JaxRuntimeError
+
+from xtc_jax.errors import UserError
+from xtc_jax.kernels.aot import Compiler
+from xtc_jax.peaks import GPUS, Peaks, known_peaks
+
+_GIB, _GB = 2**30, 10**9
+SLICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+        "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+        "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+        "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
+        "tpu7x": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
+    }
+)
+"""The shapes that Google Cloud documents (cloud.google.com/tpu/docs), larger ones left out; libtpu takes more."""
+
+
+@dataclass(frozen=True)
+class _Chip:
+    """``hbm``: bytes per chip; ``link``: bytes per second in one direction of one link; ``ring``: an axis of a multiple of this
+    many chips is closed to a ring.
+    """
+
+    hbm: int
+    link: float
+    ring: int
+
+
+_CHIPS: Mapping[str, _Chip] = MappingProxyType(
+    {
+        "v4": _Chip(32 * _GIB, 50e9, 4),
+        "v5e": _Chip(16 * _GIB, 50e9, 16),
+        "v5p": _Chip(95 * _GIB, 100e9, 4),
+        "v6e": _Chip(32 * _GIB, 100e9, 16),
+        "tpu7x": _Chip(192 * _GIB, 100e9, 4),
+    }
+)
+"""HBM and interconnect from Google Cloud's page of each generation: both directions of all links of a chip together are 600,
+400, 1200, 800 and 1200 GB/s; a chip of a 2D torus (v5e, v6e) has 4 links, one of a 3D torus 6."""
+_V4 = Peaks({"int8": 137.5e12, "bfloat16": 137.5e12, "float32": 34e12}, 0.614e12, "jax/_src/tpu_info.py")
+"""One TensorCore of two: without flags libtpu makes each a device."""
+_NODES: Mapping[str, tuple[str, int, float, str]] = MappingProxyType(
+    {
+        "h100": ("NVIDIA H100", 80 * _GB, 450e9, "9.0"),
+        "h200": ("NVIDIA H200", 141 * _GB, 450e9, "9.0"),
+        "a100": ("NVIDIA A100", 80 * _GB, 300e9, "8.0"),
+    }
+)
+"""Name, memory, bytes per second in one direction of NVLink, and compute capability, from NVIDIA's data sheets."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Devices of one kind.
+
+    Attributes:
+      name: as libtpu takes it, ``v5e:2x4``; or ``h100:8``.
+      platform: ``tpu`` or ``cuda``.
+      kind: ``jax.Device.device_kind``.
+      capability: compute capability of a GPU.
+      devices: to compile for; none for GPUs, for which it cannot be done.
+      count: of devices.
+      chips: how many they are on.
+      hbm: bytes of memory of a device.
+      peaks: of a device, if known.
+      links: bytes per second that a device of a corner can send to others; 0 for one alone or where it is not known.
+    """
+
+    name: str
+    platform: str
+    kind: str
+    capability: str
+    devices: tuple[jax.Device, ...]
+    count: int
+    chips: int
+    hbm: int
+    peaks: Peaks | None
+    links: float
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the compiler is here: libtpu needs no TPU, ptxas and cuBLAS need a GPU."""
+        return bool(self.devices)
+
+
+def find_slice(name: str) -> Slice:
+    """The slice ``name``: ``v5e:16x16``, also written ``v5e-256``, ``h100:8``, or ``cuda``, which is ``h100:8``.
+
+    Raises:
+      UserError: unknown; lists what is known. Or libtpu, which knows TPUs, is not installed.
+    """
+    family, _, shape = re.sub(r"^cuda\b", "h100", name).partition(":")
+    if family in _NODES and re.fullmatch(r"([1-9]\d*)?", shape):
+        kind, hbm, link, capability = _NODES[family]
+        count = int(shape or 8)
+        jax.config.update("jax_platforms", "cpu")  # else JAX looks for a GPU
+        known = next(found for short, found in GPUS.items() if short in kind)
+        links = link if 1 < count <= 8 else 0.0  # beyond a node it depends on the network
+        return Slice(f"{family}:{count}", "cuda", kind, capability, (), count, count, hbm, known, links)
+    counted = re.fullmatch(r"(v5e|v6e)-(\d+)", name)
+    if counted:
+        family, shape = counted[1], next((each for each in SLICES[counted[1]] if _chips(each) == int(counted[2])), "")
+    if family not in SLICES or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+        raise UserError(f"--topology={name}: unknown; {_known()}")
+    return _tpu_slice(family, shape)
+
+
+def _tpu_slice(family: str, shape: str) -> Slice:
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("libtpu, the compiler of TPUs, is not installed; it needs no TPU: pip install libtpu")
+    name = f"{family}:{shape}"
+    try:
+        devices = Compiler(bundles=False).devices(name)
+    except JaxRuntimeError as error:
+        raise UserError(f"--topology={name}: libtpu refuses it ({_one_line(error)}); {_known()}") from None
+    chip, sides = _CHIPS[family], [int(side) for side in shape.split("x")]
+    per_chip = len(devices) // _chips(shape)
+    known = _V4 if family == "v4" else known_peaks(devices[0].device_kind)
+    links = chip.link * corner_links(sides, chip.ring) / per_chip
+    return Slice(
+        name, "tpu", devices[0].device_kind, "", devices, len(devices), _chips(shape), chip.hbm // per_chip, known, links
+    )
+
+
+def corner_links(sides: list[int], ring: int) -> int:
+    """Links of a chip at a corner of a slice: along an axis two if it is a ring, one if it ends there, none if it is one chip.
+
+    Axes of a multiple of ``ring`` chips are rings; in three dimensions only if all are.
+
+    >>> corner_links([2, 4], 16), corner_links([16, 16], 16), corner_links([4, 4, 4], 4), corner_links([2, 2, 1], 4)
+    (2, 4, 6, 2)
+    """
+    closed = [side % ring == 0 for side in sides]
+    if len(sides) == 3:
+        closed = [all(closed)] * 3
+    return sum(0 if side == 1 else 2 if whole else 1 for side, whole in zip(sides, closed, strict=True))
+
+
+def _chips(shape: str) -> int:
+    return math.prod(map(int, shape.split("x")))
+
+
+def _known() -> str:
+    tpus = "; ".join(f"{family}: {', '.join(shapes)}" for family, shapes in SLICES.items())
+    return f"write GENERATION:SHAPE ({tpus}), or GPUs by their number: h100:8, h200:8, a100:8, cuda"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()).removeprefix("INVALID_ARGUMENT: ")
