@@ -1,0 +1,118 @@
+"""``xtc benchmark encoder``: a whole classifier, packed and in other forms, and ONNX Runtime beside it."""
+
+import functools
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xtc_jax.benchmark.device import environment, peaks
+from xtc_jax.benchmark.onnx_encoder import dynamic_int8, onnx_model, session
+from xtc_jax.benchmark.results import Benchmark
+from xtc_jax.benchmark.timing import interleave, ratio
+from xtc_jax.bert import BertConfig, apply, init
+from xtc_jax.compress import pack, ready
+from xtc_jax.peaks import Peaks
+from xtc_jax.quantize import Params, named_rules
+
+SIZES = ((1, 32), (1, 128), (8, 128))
+"""``(batch, length)``."""
+_FLOAT32, _BFLOAT16, _ORT, _ORT_INT8 = "ours float32", "ours bfloat16", "ONNX Runtime float32", "ONNX Runtime int8"
+_PACKED = {f"ours {bits} bit": bits for bits in (2, 1)}
+_TIMES = (*_PACKED, _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8)
+_ROOFLINE = "roofline"
+_RATIOS = {f"x {name}": name for name in (_FLOAT32, _BFLOAT16, _ORT, _ORT_INT8)}
+_NOTES = (
+    "Milliseconds of a forward pass, medians; x: how many times faster the 2-bit model is, the median of paired rounds.",
+    "Random weights. Packed: rule set paper-50x, 8-bit activations. ONNX Runtime int8: its own quantize_dynamic.",
+)
+Forward = Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def measure_encoder(
+    say: Callable[[str], None],
+    command: str,
+    config: BertConfig | None = None,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    rounds: int = 15,
+) -> Benchmark:
+    """Time the forms of one classifier in turn.
+
+    Args:
+      say: told what is being done.
+      command: to be repeated, for the record.
+      config: shape of the BERT; BERT-base where there is none.
+      sizes: ``(batch, length)``.
+      rounds: of turns.
+    """
+    config, device = config or BertConfig(), jax.devices()[0]
+    say(f"encoder: {config.num_hidden_layers} layers of {config.hidden_size}, random weights, packed with 2 and 1 bit")
+    params = jax.jit(functools.partial(init, config))(jax.random.key(0))
+    packed = {name: ready(pack(params, named_rules("paper-50x", bits))) for name, bits in _PACKED.items()}
+    best = peaks(device)
+    sessions, missing = _sessions(config, params, say)
+    rows = []
+    for batch, length in sizes:
+        say(f"encoder: {batch} x {length}")
+        row = _row(config, params, packed, sessions, (batch, length), rounds)
+        rows.append(row | {_ROOFLINE: 1e3 * roofline(config, batch, length, best) if best else None})
+    title = f"{config.num_hidden_layers}-layer encoder, hidden size {config.hidden_size}, on {device.device_kind}"
+    columns = ("batch", "length", *_TIMES, _ROOFLINE, *_RATIOS)
+    kind = device.device_kind.replace(" ", "_")
+    notes = (*_NOTES, *missing, *((f"roofline: of the 2-bit model; peaks: {best.source}.",) if best else ()))
+    return Benchmark(
+        f"encoder_{kind}", title, command, environment(device), columns, tuple(rows), _TIMES, "milliseconds", notes
+    )
+
+
+def roofline(config: BertConfig, batch: int, length: int, best: Peaks) -> float:
+    """Seconds that the 2-bit encoder takes at least: its Linears in int8, the packed codes read once; then attention's two
+    products in float32, 2 x 2 x length x hidden operations a token and layer. All else is taken to be free.
+    """
+    c, tokens = config, batch * length
+    weights = c.num_hidden_layers * (4 * c.hidden_size**2 + 2 * c.hidden_size * c.intermediate_size)
+    attention = 4 * c.num_hidden_layers * tokens * length * c.hidden_size
+    return best.seconds("int8", 2 * tokens * weights, weights / 4) + best.seconds("float32", attention, 0)
+
+
+def _sessions(config: BertConfig, params: Params, say: Callable[[str], None]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What ONNX Runtime has to offer, and a note where it has nothing."""
+    if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
+        return {}, ("ONNX Runtime is not installed: pip install 'xtc_jax[benchmark]'.",)
+    say("encoder: the same model for ONNX Runtime, and its int8 form")
+    model = onnx_model(config, jax.tree.map(np.asarray, params))
+    return {_ORT: session(model), _ORT_INT8: session(dynamic_int8(model))}, ()
+
+
+def _row(
+    config: BertConfig,
+    params: Params,
+    packed: Mapping[str, Params],
+    sessions: Mapping[str, Any],
+    size: tuple[int, int],
+    rounds: int,
+) -> dict[str, Any]:
+    """All forms, in turn, on one batch of random tokens without padding."""
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, size).astype(np.int32)
+    inputs = ids, np.zeros_like(ids), np.ones_like(ids)
+    arrays = [jnp.asarray(each) for each in inputs]
+    contestants: dict[str, Callable[[], Any]] = {}
+    float32, bfloat16 = _forward(config, jnp.float32), _forward(config, jnp.bfloat16)
+    for name, form in packed.items():
+        contestants[name] = functools.partial(float32, form, *arrays)
+    contestants[_FLOAT32] = functools.partial(float32, params, *arrays)
+    contestants[_BFLOAT16] = functools.partial(bfloat16, params, *arrays)
+    for name, run in sessions.items():
+        contestants[name] = functools.partial(run, *inputs)
+    found = interleave(contestants, rounds)
+    ours = found[next(iter(_PACKED))]
+    row: dict[str, Any] = {"batch": size[0], "length": size[1]}
+    row |= {name: 1e3 * timing.median for name, timing in found.items()}
+    return row | {name: ratio(found[other], ours) for name, other in _RATIOS.items() if other in found}
+
+
+def _forward(config: BertConfig, dtype: Any) -> Forward:
+    return jax.jit(lambda params, ids, types, mask: apply(config, params, ids, types, mask, dtype=dtype).logits)

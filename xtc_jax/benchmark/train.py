@@ -1,0 +1,150 @@
+"""``xtc benchmark train``: the step of one-stage distillation, in int8, in floats, and in the software XTC was written in."""
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xtc_jax.benchmark.device import environment
+from xtc_jax.benchmark.results import Benchmark
+from xtc_jax.benchmark.timing import interleave, ratio
+from xtc_jax.bert import BertConfig, complete, save_huggingface
+from xtc_jax.compress import DistillSpec, LayerMap
+from xtc_jax.errors import UserError
+from xtc_jax.export import load_model
+from xtc_jax.quantize import Arithmetic, Params, named_rules
+from xtc_jax.train import (
+    Objective,
+    OptimizerSpec,
+    init_state,
+    make_mesh,
+    make_optimizer,
+    make_train_step,
+    put_batch,
+    put_replicated,
+)
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "torch_deepspeed_step.py"
+_TURN = 4
+"""Steps of a contestant in its turn: so that what another one left in the caches is soon gone."""
+_OURS: Mapping[str, Arithmetic] = {"ours, int8 forward": "int8", "ours, float forward": "float"}
+_TORCH = "PyTorch, DeepSpeed 0.16.4"
+_COLUMNS = ("what", "steps per second", "milliseconds", "x")
+Turn = Callable[[], Any]
+
+
+def measure_train(
+    say: Callable[[str], None],
+    command: str,
+    model: str = "pinned:all-MiniLM-L6-v2",
+    torch_python: str = "",
+    rows: int = 32,
+    length: int = 64,
+    rounds: int = 9,
+) -> Benchmark:
+    """Time the step that distils ``model`` into itself at 1 bit: no dropout, one batch of random tokens, the same for all.
+
+    Args:
+      say: told what is being done.
+      command: to be repeated, for the record.
+      model: a checkpoint.
+      torch_python: an interpreter with torch and DeepSpeed 0.16.4, see ``benchmarks/torch_deepspeed_step.py``; "" has none.
+      rows, length: of the batch.
+      rounds: of turns, of four steps each.
+
+    Raises:
+      UserError: no such model or interpreter, or the script ends before it answers.
+    """
+    if torch_python and not SCRIPT.is_file():
+        raise UserError(f"--torch-python: {SCRIPT} is not there; run from a checkout of the repository")
+    if torch_python and not Path(torch_python).is_file():
+        raise UserError(f"--torch-python={torch_python}: no such file; benchmarks/torch_deepspeed_step.py says how to make one")
+    config, found, _ = load_model(model)
+    config = BertConfig(**{**config.__dict__, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    params = complete(config, found, jax.random.key(0))[0]
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, (rows, length)).astype(np.int32)
+    contestants: dict[str, Turn] = {name: _turn(config, params, ids, kind) for name, kind in _OURS.items()}
+    with ExitStack() as stack:
+        if torch_python:
+            contestants[_TORCH] = stack.enter_context(_torch_turn(torch_python, config, params, ids.shape))
+        say(f"train: {', '.join(contestants)}; {rounds} turns of {_TURN} steps each, after compiling")
+        times = interleave(contestants, rounds)
+    ours = times[next(iter(_OURS))]
+    table = [
+        {
+            "what": name,
+            "steps per second": _TURN / timing.median,
+            "milliseconds": 1e3 * timing.median / _TURN,
+            "x": ratio(timing, ours),
+        }
+        for name, timing in times.items()
+    ]
+    if not torch_python:
+        table.append({"what": f"{_TORCH}: not measured, --torch-python"})
+    device = jax.devices()[0]
+    notes = (
+        f"A step of one-stage distillation: teacher and student of {config.num_hidden_layers} layers of {config.hidden_size}, "
+        f"{rows} x {length}, no dropout; the student at 1 bit, 8-bit activations; losses on logits, attention, hidden states.",
+        "x: how many times longer than ours with int8, the median of paired rounds.",
+    )
+    kind = device.device_kind.replace(" ", "_")
+    title = f"training step on {device.device_kind}"
+    return Benchmark(
+        f"train_{kind}", title, command, environment(device), _COLUMNS, tuple(table), ("milliseconds",), "milliseconds", notes
+    )
+
+
+def _turn(config: BertConfig, params: Params, ids: np.ndarray, arithmetic: Arithmetic) -> Turn:
+    """Some steps of ours; each call goes on with the state that the last one left."""
+    layers = LayerMap(tuple(range(config.num_hidden_layers)))
+    rules = named_rules("deepspeed", 1)
+    objective = Objective(config, rules, config, layers, DistillSpec(), arithmetic=arithmetic)
+    optimizer = make_optimizer(OptimizerSpec(1e-5, 10_000, 0))
+    mesh = make_mesh()
+    step = make_train_step(objective, optimizer, mesh)
+    teacher = put_replicated(params, mesh)
+    ones = np.ones(len(ids), np.int32)
+    batch = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": 0 * ids + 1, "labels": ones, "valid": ones > 0}
+    placed, rate = put_batch(batch, mesh), jnp.float32(1e-5)
+    held = [put_replicated(init_state(params, optimizer, jax.random.key(0)), mesh)]
+
+    def turn() -> Any:
+        for _ in range(_TURN):
+            held[0], losses = step(held[0], teacher, placed, rate)
+        return losses
+
+    return turn
+
+
+@contextmanager
+def _torch_turn(python: str, config: BertConfig, params: Params, shape: tuple[int, ...]) -> Iterator[Turn]:
+    """The same in a process of PyTorch, which waits for its turns."""
+    with tempfile.TemporaryDirectory() as directory:
+        save_huggingface(Path(directory) / "model", config, params)
+        words = [python, str(SCRIPT), f"--model={directory}/model", f"--rows={shape[0]}", f"--length={shape[1]}"]
+        log = Path(directory) / "log"
+        with (
+            log.open("w") as stderr,
+            subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+        ):
+
+            def turn() -> Any:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                try:
+                    process.stdin.write(f"{_TURN}\n")
+                    process.stdin.flush()
+                    return json.loads(process.stdout.readline())["last"]["logit"]
+                except (BrokenPipeError, ValueError):
+                    last = (log.read_text().strip().splitlines() or ["no message"])[-1]
+                    raise UserError(f"--torch-python={python}: {SCRIPT.name} ended: {last}") from None
+
+            yield turn
+            process.terminate()
