@@ -7,6 +7,10 @@ import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+# Most of the suite's time is LLVM's, which need not make the loops of toys fast. tests/test_configs.py compiles as users do,
+# and so does the real model that XTC_STEPS asks for: without optimizations its float sums differ, and activations round apart.
+if "optimization_level" not in os.environ["XLA_FLAGS"] and "XTC_STEPS" not in os.environ:
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
 # The suite compiles the same small models again and again: once is enough, for all workers.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -38,6 +42,15 @@ def _no_torch() -> str:
     return "" if importlib.util.find_spec("torch") else "torch is not installed"
 
 
+def _no_onnx() -> str:
+    installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
+    return "" if installed else "onnx and onnxruntime are not installed"
+
+
+def _no_libtpu() -> str:
+    return "" if importlib.util.find_spec("libtpu") else "libtpu is not installed"
+
+
 def _no_pinned() -> str:
     try:
         for name in RESOURCES:
@@ -47,10 +60,24 @@ def _no_pinned() -> str:
     return ""
 
 
+def _no_minutes() -> str:
+    return "takes five minutes or more; XTC_REQUIRE=minutes runs it"
+
+
+CHECKS = {
+    "shared": _no_shared,
+    "minutes": _no_minutes,
+    "torch": _no_torch,
+    "onnx": _no_onnx,
+    "libtpu": _no_libtpu,
+    "pinned": _no_pinned,
+}
+
+
 def pytest_collection_modifyitems(items):
     """Skip, loudly (-ra), what cannot run here; what XTC_REQUIRE names, as CI does, fails instead."""
     required = os.environ.get("XTC_REQUIRE", "").split(",")
-    for marker, lacks in {"shared": _no_shared, "torch": _no_torch, "pinned": _no_pinned}.items():
+    for marker, lacks in CHECKS.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         reason = lacks() if marked and marker not in required else ""
         for item in marked if reason else []:

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ from test_pipeline import contents
 
 from xtc_jax import __version__, pipeline
 from xtc_jax.cli import main
+from xtc_jax.errors import UserError
+from xtc_jax.train import Upkeep
 
 WEIGHTS = "model.safetensors"
 
@@ -64,6 +67,28 @@ def test_compress_goes_on_where_it_was_and_prints_table_and_paths(done, tmp_path
     assert f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)" in out
     assert f"report: {work / 'report.md'}" in out
     assert out.count("quantized") == 1
+
+
+def test_after_sigterm_compress_exits_with_75_and_says_how_to_go_on(done, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(pipeline, "run", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["compress", f"--config={done / 'config.py'}", f"--workdir={tmp_path}"]) == 75
+    assert capsys.readouterr().err == "xtc: stopped by SIGTERM; run the same command again to go on\n"
+
+
+def test_the_config_of_checkpoints_and_traces_reaches_the_run(done, tmp_path, monkeypatch):
+    runs = []
+
+    def train(run, *_):
+        runs.append(run)
+        raise UserError("enough")
+
+    monkeypatch.setattr(pipeline, "train", train)
+    values = ("checkpoint.minutes=0.5", "checkpoint.keep=3", "profile=(10, 5)")
+    given = [f"--config={done / 'config.py'}", f"--workdir={tmp_path / 'work'}", *(f"--config.{value}" for value in values)]
+    assert main(["compress", *given]) == 2
+    assert runs[0].upkeep == Upkeep(save_minutes=0.5, keep=3, profile=(10, 5))
+    assert json.loads((tmp_path / "work" / "teacher" / "config.json").read_text()) == runs[0].config
+    assert not {"checkpoint", "profile"} & runs[0].config.keys()  # a run may go on with others
 
 
 def test_predict_takes_texts_as_arguments(model, xtc):

@@ -121,6 +121,13 @@ def test_a_second_run_trains_nothing_and_writes_the_same_results(config, copied,
     assert results_of(copied) == before
 
 
+def test_another_mesh_and_accumulation_are_no_other_config(config, copied, monkeypatch):
+    trained_stages(monkeypatch, real=False)
+    before = results_of(copied)
+    config.mesh, config.reduce.accumulate = (1, 2, 2), 2
+    assert run(config, copied) == before
+
+
 def test_only_a_stage_that_is_not_done_is_run_again_and_to_the_same_end(config, copied, monkeypatch):
     before, model = results_of(copied), load_flax(copied / "reduce" / "model")[1]
     (copied / "reduce" / "DONE").unlink()
@@ -180,6 +187,8 @@ def test_a_packed_model_of_another_last_stage_is_refused(config, copied, monkeyp
         (lambda c: c.teacher.update(batch_size=6), "config.teacher.batch_size=6 is not a multiple of the 4 devices"),
         (lambda c: c.quantize.update(batch_size=6), "config.quantize.batch_size=6 is not a multiple of the 4 devices"),
         (lambda c: c.data.update(eval_batch_size=6), "config.data.eval_batch_size=6 is not a multiple of the 4 devices"),
+        (lambda c: c.update(mesh=(3, 1, 1)), "config.mesh=(3, 1, 1) does not multiply to the 4 devices there are"),
+        (lambda c: c.reduce.update(accumulate=4), "config.reduce.batch_size=8 is not a multiple of the 4 devices times"),
         (lambda c: c.quantize.update(init="teacher", teacher="reduce"), "config.quantize.teacher='reduce': "),
         (lambda c: c.quantize.update(match="1,2,3"), "config.quantize.teacher='teacher': match='1,2,3' has 3 layers"),
         (lambda c: c.quantize.update(match="2,5"), "config.quantize.teacher='teacher': layers=(2, 5): the teacher"),
@@ -187,8 +196,8 @@ def test_a_packed_model_of_another_last_stage_is_refused(config, copied, monkeyp
         (lambda c: c.quantize.update(granularity="48"), "config.quantize: encoder/layer_0/attention/output/dense"),
         (lambda c: c.quantize.update(bit_schedule="8@0>1@20"), "config.quantize: its schedule changes at step 20"),
     ],
-    ids=["layer", "order", "later stage", "rule", "length", "buckets", "batch", "later batch", "evaluation", "short teacher",
-         "length of match", "match", "evenly", "group", "schedule"],
+    ids=["layer", "order", "later stage", "rule", "length", "buckets", "batch", "later batch", "evaluation", "mesh", "parts",
+         "short teacher", "length of match", "match", "evenly", "group", "schedule"],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_before_anything_is_trained_or_written(config, tmp_path, monkeypatch, change, message):
     trained_stages(monkeypatch, real=False)

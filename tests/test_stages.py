@@ -32,6 +32,7 @@ def write_narrow(root):
 
 def all_kinds(root) -> ConfigDict:
     config = toy.recipe_config(root / "model", root / "data")
+    config.storage = "base3.v1"
     config.teacher = stage_config(**{**FEW, "layers": "0,2", "steps": 12})
     config.gridded = stage_config(init="teacher", weight_bits=1, **{**TAUGHT, "grid": (1e-9, 2e-3)})
     config.falling = stage_config(
@@ -123,6 +124,15 @@ def test_a_student_of_another_width_learns_through_a_projection_that_is_not_save
 def test_a_second_run_finds_everything_done(results, root, monkeypatch):
     monkeypatch.setattr(pipeline, "train", None)
     assert pipeline.run(make_recipe(all_kinds(root)), root / "work", lambda line: None) == results
+
+
+def test_packed_files_lie_in_the_layout_asked_for_and_another_one_is_refused(results, root):
+    packed = json.loads((root / "work" / "packed" / "config.json").read_text())
+    assert packed["quantization"]["layout"] == "base3.v1"
+    config = all_kinds(root)
+    config.storage = "planes256.v1"
+    with pytest.raises(UserError, match=r"packed-gridded: was packed from .* or not in layout planes256\.v1; use another"):
+        pipeline.run(make_recipe(config), root / "work", lambda line: None)
 
 
 def map_of(config, name, root):

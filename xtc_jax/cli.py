@@ -5,15 +5,19 @@ import json
 import logging
 import os
 import sys
+import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from xtc_jax import __version__
-from xtc_jax.errors import UserError
+from xtc_jax.errors import Preempted, UserError
 
 # Heavy imports stand inside the commands, so that --help and mistakes answer at once.
+
+PREEMPTED = 75
+"""Exit status after SIGTERM, which launchers restart on: EX_TEMPFAIL of sysexits.h, "try again later"."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,27 +29,56 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, or 2 after bad input or a full or unwritable disk (one line on
-    standard error).
+    """Run a command; returns the exit status: 0, 1 for a step that does not fit (``xtc aot``), 2 after bad input or a full or
+    unwritable disk, 75 after SIGTERM, or 76 where another of several processes was lost (one line on standard error). One of
+    several that fails ends here, at once.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs whole tracebacks of errors that it raises all the same
     warnings.filterwarnings("ignore")  # of libraries; ours are errors or lines on the screen
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    status = 0
     try:
         arguments, rest = _parser().parse_known_args(argv)
-        if rest and arguments.command is not _compress:
+        if rest and arguments.command not in (_compress, _aot):
             raise UserError(f"unrecognized arguments: {' '.join(rest)}; see 'xtc --help'")
-        arguments.command(arguments, rest)
+        status = arguments.command(arguments, rest) or 0
     except UserError as error:
         print(f"xtc: error: {error}", file=sys.stderr)
-        return 2
+        status = 2
     except OSError as error:
         print(f"xtc: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        return 2
+        status = 2
+    except Preempted as notice:
+        print(f"xtc: {notice}; run the same command again to go on", file=sys.stderr)
+        return PREEMPTED  # all of several processes stop together, and may wait for each other
     except KeyboardInterrupt:
         print("xtc: interrupted; run the same command again to go on", file=sys.stderr)
-        return 130
-    return 0
+        status = 130
+    except Exception as error:
+        if not _one_of_several():
+            raise
+        status = _failed_together(error)
+    if status and _one_of_several():
+        from xtc_jax.train import leave
+
+        leave(status)
+    return status
+
+
+def _one_of_several() -> bool:
+    """Whether this process has joined others, or tried to; JAX is not imported to find out."""
+    return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
+
+
+def _failed_together(error: Exception) -> int:
+    from xtc_jax.train import LOST, lost_process
+
+    lost = lost_process(error)
+    if not lost:
+        traceback.print_exc()
+        return 1
+    print(f"xtc: error: {lost}; start all processes again to go on", file=sys.stderr)
+    return LOST
 
 
 def _parser() -> _Parser:
@@ -61,6 +94,7 @@ def _parser() -> _Parser:
     compress = add("compress", _compress, "run a recipe: teacher, fewer layers, fewer bits, packed model, report")
     compress.add_argument("--config", required=True, help="config file, with its argument after a colon: configs/glue.py:sst2")
     compress.add_argument("--workdir", required=True, type=Path, help="directory of the run; the same command resumes it")
+    _add_processes(compress)
     compress.epilog = "Any key of the config is set by --config.KEY=VALUE, for example --config.quantize.steps=500."
 
     report = add("report", _report, "one table of several runs, such as those of configs/study/")
@@ -109,18 +143,45 @@ def _parser() -> _Parser:
     inspect = add("inspect", _inspect, "list every tensor of a packed model with its bits and bytes")
     inspect.add_argument("model", type=Path, help="packed model directory")
     inspect.add_argument("--json", action="store_true", help="print JSON")
+    _add_measuring(add)
     return parser
+
+
+def _add_measuring(add: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    from xtc_jax.aot import command as aot
+    from xtc_jax.benchmark import command as benchmark
+
+    timed = "time the packed kernels, the packed model or a training step beside their rivals"
+    aot.add_arguments(add("aot", _aot, "compile the training step for a TPU slice that is not there: memory, traffic, speed"))
+    benchmark.add_arguments(add("benchmark", _benchmark, timed))
+
+
+def _add_processes(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group(
+        "several processes",
+        "which find each other by these, or by what SLURM, a Kubernetes Job or a TPU slice under GKE tells them",
+    )
+    group.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0; 'auto' on a slice of TPU VMs")
+    group.add_argument("--processes", type=int, default=0, metavar="N", help="how many there are")
+    group.add_argument("--process", type=int, default=-1, metavar="I", help="the number of this one, from 0")
+    group.add_argument("--connect-seconds", type=float, default=300, metavar="S", help="to wait for the others (default: 300)")
 
 
 def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
     from rich.console import Console
 
-    from xtc_jax import pipeline, plan, recipe, report, summary
+    from xtc_jax import memory, pipeline, plan, recipe, report, summary, train
     from xtc_jax.config_file import read_config_file
 
+    memory.keep_memory()
+    cluster = train.find_cluster(os.environ, arguments.coordinator, arguments.processes, arguments.process)
     frozen = recipe.make_recipe(read_config_file(arguments.config, overrides))
+    train.join(cluster, arguments.connect_seconds)
     say = Console(stderr=True, highlight=False).print
-    results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False, soft_wrap=True))
+    with train.stop_on_sigterm():
+        results = pipeline.run(frozen, arguments.workdir, lambda line: say(line, markup=False, soft_wrap=True))
+    if not train.is_first():
+        return
     summary.write_report(results, frozen, arguments.workdir)
     screen = Console(width=None if sys.stdout.isatty() else 140)
     screen.print(report.terminal_table(summary.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
@@ -172,6 +233,7 @@ def _predict(arguments: argparse.Namespace, _: list[str]) -> None:
 
     from xtc_jax.predict import load_predictor, predict
 
+    _keep_executables()
     predictor = load_predictor(arguments.model)
     lines = arguments.text or [line.rstrip("\n") for line in sys.stdin if line.strip()]
     if not lines:
@@ -186,6 +248,7 @@ def _predict(arguments: argparse.Namespace, _: list[str]) -> None:
 def _evaluate(arguments: argparse.Namespace, _: list[str]) -> None:
     from xtc_jax.predict import evaluate_packed, load_predictor
 
+    _keep_executables()
     predictor = load_predictor(arguments.model)
     task = predictor.model.task
     if arguments.task and arguments.task != task.name:
@@ -200,6 +263,17 @@ def _evaluate(arguments: argparse.Namespace, _: list[str]) -> None:
         print(f"{task.name}: {examples} examples, " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
+def _keep_executables() -> None:
+    """Turn on JAX's cache of compiled programs, unless the user has: once on a machine, not at every call."""
+    import jax
+
+    from xtc_jax.data import cache_directory
+
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
 def _submit(predictor: Any, arguments: argparse.Namespace) -> None:
     from xtc_jax.submission import write_submission
 
@@ -208,6 +282,24 @@ def _submit(predictor: Any, arguments: argparse.Namespace) -> None:
         print(json.dumps({"files": {str(file): count for file, count in written}}))
     else:
         print("\n".join(f"{file}: {count} predictions" for file, count in written))
+
+
+def _benchmark(arguments: argparse.Namespace, _: list[str]) -> None:
+    from rich.console import Console
+
+    from xtc_jax.benchmark.command import run
+
+    say = Console(stderr=True, highlight=False).print
+    run(arguments, lambda line: say(line, markup=False, soft_wrap=True))
+
+
+def _aot(arguments: argparse.Namespace, overrides: list[str]) -> int:
+    from rich.console import Console
+
+    from xtc_jax.aot.command import run
+
+    say = Console(stderr=True, highlight=False).print
+    return run(arguments, overrides, lambda line: say(line, markup=False, soft_wrap=True))
 
 
 def _inspect(arguments: argparse.Namespace, _: list[str]) -> None:
@@ -227,7 +319,7 @@ def _inspect(arguments: argparse.Namespace, _: list[str]) -> None:
         table.add_column(name, justify="left" if name == "parameter" else "right", no_wrap=True)
     for e in entries:
         shape = "x".join(map(str, e.shape))
-        table.add_row(e.name, shape, str(e.bits), f"{e.code_bytes:,}", f"{e.scale_bytes:,}", f"{e.total:,}")
+        table.add_row(e.name, shape, f"{e.bits:g}", f"{e.code_bytes:,}", f"{e.scale_bytes:,}", f"{e.total:,}")
     table.add_row("(header)", "", "", "", "", f"{header:,}", end_section=True)
     table.add_row("total", "", "", "", "", f"{size:,}")
     Console(width=None if sys.stdout.isatty() else 140).print(table)

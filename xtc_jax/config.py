@@ -61,6 +61,7 @@ def stage_config(**values: Any) -> ConfigDict:
     config.warmup_epochs = 1.0
     config.warmup_steps = -1  # if not -1, instead of `warmup_epochs`
     config.batch_size = 32
+    config.accumulate = 1  # parts of a batch that are computed one after another, to save memory
     config.learning_rate = 5e-5
     config.grid = ()  # learning rates to try, instead of `learning_rate`; the best by the validation metric is kept
     config.weight_decay = 0.01
@@ -85,6 +86,9 @@ def base_config(**values: Any) -> ConfigDict:
     config.task = "sst2"
     config.stages = ()
     config.compute_dtype = "float32"  # or bfloat16: of activations and products; see xtc_jax.bert.apply
+    config.arithmetic = "auto"  # or int8, float: what multiplies the integers of quantized Linears, forward, in training
+    config.mesh = (-1, 1, 1)  # devices along (data, fsdp, tensor); -1 takes those that are left; see xtc_jax/train/mesh.py
+    config.storage = "planes256.v1"  # form of packed files; base3.v1: ternary weights take 1.6 bits, not 2
     config.data = ConfigDict()
     config.data.path = ""  # directory, pinned:NAME, or "" for the hub
     config.data.train = ""  # a file, instead of the one in `path`
@@ -98,6 +102,10 @@ def base_config(**values: Any) -> ConfigDict:
     config.data.eval_batch_size = 128
     config.data.limit_train = 0  # use the first examples only; 0 uses all
     config.data.limit_validation = 0
+    config.checkpoint = ConfigDict()
+    config.checkpoint.minutes = 5.0  # between saves; 0 saves every 10 steps. The last step of a stage and SIGTERM always save
+    config.checkpoint.keep = 2  # the newest; each has the best parameters so far in it
+    config.profile = ()  # (first step, how many) of every stage to trace, for TensorBoard
     config.augment = ConfigDict()  # TinyBERT's data augmentation, for stages with `augmented`
     config.augment.model = ""  # whose candidates: a checkpoint, best one with a masked-LM head; "" is `model`
     config.augment.count = 0  # variants of a sentence; 0 is the task's own number
@@ -210,6 +218,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         stage.model = stage.model and _local(stage.model)
         stage.steps, stage.warmup_steps = min(stage.steps or _LOCAL_STEPS, _LOCAL_STEPS), 1
         stage.batch_size = min(stage.batch_size, 8)
+        stage.accumulate = 1
         stage.eval_every = _LOCAL_STEPS
         stage.dropout = 0.0  # it doubles the time to compile
         stage.grid = stage.grid[:2]

@@ -1,6 +1,7 @@
 """What a recipe means for these models and this work directory, checked before anything trains."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import jax
 from xtc_jax.bert import BertConfig, init
 from xtc_jax.compress import LayerMap, layer_map, parse_layers
 from xtc_jax.errors import UserError
-from xtc_jax.quantize import assign_rules
+from xtc_jax.quantize import Arithmetic, assign_rules
 from xtc_jax.recipe import Recipe, Stage, digest
 from xtc_jax.setup import Setup
-from xtc_jax.train import make_mesh
+from xtc_jax.train import Objective, check_batch, make_mesh
 
 PACKED = "packed"
 
@@ -40,18 +41,50 @@ class StagePlan:
 
 
 def make_plans(recipe: Recipe, setup: Setup, workdir: Path) -> list[StagePlan]:
-    """Check every stage against the model, and against what ``workdir`` already holds.
+    """Check every stage against model and data, and against what ``workdir`` already holds.
 
     Raises:
       UserError: a stage that cannot work, or that ``workdir`` holds made with another config; names it.
     """
+    try:
+        mesh = make_mesh(recipe.config["mesh"])
+    except UserError as error:
+        raise UserError(f"config.{error}") from None
+    shapes = {name: checkpoint.config for name, checkpoint in setup.checkpoints.items()}
+    plans = shape_stages(recipe, shapes, mesh, workdir)
+    for plan in plans:
+        stage = plan.stage
+        if not stage.augmented:  # otherwise its length is known later
+            check_schedule(stage, stage.counts(replace(setup.train, batch_size=stage.batch_size).batches_per_epoch)[0])
+        _refuse_other_config(plan)
+        if plan in packed_plans(plans):
+            _refuse_other_packed(packed_directory(plan, plans), plan, recipe.config["storage"])
+    try:
+        check_batch(setup.eval_batch_size, mesh)
+    except UserError as error:
+        raise UserError(f"config.data.eval_{error}") from None
+    return plans
+
+
+def shape_stages(recipe: Recipe, shapes: Mapping[str, BertConfig], mesh: jax.sharding.Mesh, workdir: Path) -> list[StagePlan]:
+    """What every stage trains, of models of these shapes on this mesh. Neither weights nor data are needed for it.
+
+    Args:
+      recipe: its stages.
+      shapes: of the checkpoints, by the name the config gives them.
+      mesh: that the batches are split over.
+      workdir: where the stages' directories would lie; not looked at.
+
+    Raises:
+      UserError: a stage that does not fit its model, its teacher or the mesh; names it.
+    """
     plans: dict[str, StagePlan] = {}
     for stage in recipe.stages:
         model = plans[stage.init].model if stage.init else stage.model or recipe.config["model"]
-        origin = plans[stage.init].config if stage.init else setup.checkpoints[model].config
+        origin = plans[stage.init].config if stage.init else shapes[model]
         try:
             layers = LayerMap(parse_layers(stage.layers, origin.num_hidden_layers))
-            make_mesh(stage.batch_size)
+            check_batch(stage.batch_size, mesh, stage.accumulate)
         except UserError as error:
             raise UserError(f"config.{stage.name}.{error}") from None
         config = replace(origin, num_hidden_layers=len(layers.teacher_layers))
@@ -59,21 +92,30 @@ def make_plans(recipe: Recipe, setup: Setup, workdir: Path) -> list[StagePlan]:
             rate = stage.dropout
             config = replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
         if stage.rules is not None:
-            _check_rules(config, stage, setup)
-        plan = StagePlan(stage, model, config, layers, workdir / stage.name, recipe.fingerprint(stage))
-        _refuse_other_config(plan)
-        plans[stage.name] = plan
+            _check_rules(config, stage)
+        plans[stage.name] = StagePlan(stage, model, config, layers, workdir / stage.name, recipe.fingerprint(stage))
     ordered = list(plans.values())
     for plan in ordered:
         if plan.stage.teacher:
             teacher_map(plan, ordered)
-        if plan in packed_plans(ordered):
-            _refuse_other_packed(packed_directory(plan, ordered), plan)
-    try:
-        make_mesh(setup.eval_batch_size)
-    except UserError as error:
-        raise UserError(f"config.data.eval_{error}") from None
     return ordered
+
+
+def make_objective(plan: StagePlan, plans: list[StagePlan], arithmetic: Arithmetic) -> Objective:
+    """What a stage trains, against which teacher; ``arithmetic`` is that of its devices."""
+    stage = plan.stage
+    teacher = next((other for other in plans if other.stage.name == stage.teacher), None)
+    return Objective(
+        plan.config,
+        stage.rules,
+        teacher.config if teacher else None,
+        teacher_map(plan, plans) if teacher else plan.layers,
+        stage.loss,
+        teacher.stage.rules if teacher else None,
+        plan.fingerprint["compute_dtype"],
+        arithmetic,
+        stage.accumulate,
+    )
 
 
 def packed_plans(plans: list[StagePlan]) -> list[StagePlan]:
@@ -87,8 +129,8 @@ def packed_directory(plan: StagePlan, plans: list[StagePlan]) -> Path:
     return plan.directory.parent / (PACKED if plan is plans[-1] else f"{PACKED}-{plan.stage.name}")
 
 
-def _check_rules(config: BertConfig, stage: Stage, setup: Setup) -> None:
-    """The rules match the model, a table has no input to quantize, and a schedule ends within the run."""
+def _check_rules(config: BertConfig, stage: Stage) -> None:
+    """The rules match the model, and a table has no input to quantize."""
     assert stage.rules is not None
     try:
         assigned = assign_rules(jax.eval_shape(lambda: init(config, jax.random.key(0))), stage.rules)
@@ -99,8 +141,6 @@ def _check_rules(config: BertConfig, stage: Stage, setup: Setup) -> None:
             raise UserError(
                 f"config.{stage.name}: {path} is a table, it has no input to quantize; leave a{spec.activation.bits} out"
             )
-    if not stage.augmented:  # otherwise its length is known later
-        check_schedule(stage, stage.counts(replace(setup.train, batch_size=stage.batch_size).batches_per_epoch)[0])
 
 
 def check_schedule(stage: Stage, steps: int) -> None:
@@ -175,11 +215,19 @@ def _refuse_other_config(plan: StagePlan) -> None:
             )
 
 
-def _refuse_other_packed(directory: Path, last: StagePlan) -> None:
-    """A packed model of another last stage is refused."""
+def packed_digest(plan: StagePlan, storage: str) -> str:
+    """The hash of all that determines a stage's packed model."""
+    return digest([plan.fingerprint, storage])
+
+
+def _refuse_other_packed(directory: Path, last: StagePlan, storage: str) -> None:
+    """A packed model of another last stage, or in another layout, is refused."""
     file = directory / "DONE"
-    if file.exists() and json.loads(file.read_text())["config"] != digest(last.fingerprint):
-        raise UserError(f"{directory}: was packed from another stage than {last.stage.name!r}; use another --workdir")
+    if file.exists() and json.loads(file.read_text())["config"] != packed_digest(last, storage):
+        raise UserError(
+            f"{directory}: was packed from another stage than {last.stage.name!r}, or not in layout {storage}; "
+            "use another --workdir"
+        )
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from xtc_jax.data import Dataset, compute_all, default_buckets, load_examples, l
 from xtc_jax.errors import UserError
 from xtc_jax.export import PackedModel, load_packed
 from xtc_jax.quantize import Params
-from xtc_jax.train import make_eval_step, make_mesh, predict_logits
+from xtc_jax.train import EvalStep, make_eval_step, make_mesh, predict_logits, put_replicated
 
 _BATCH = 32
 
@@ -24,13 +24,17 @@ class Predictor:
 
     Attributes:
       model: as stored.
-      params: its params, prepared for repeated calls.
+      params: its params, laid out for the device they run on.
       tokenizer: of its directory.
+      mesh: that device. One: a handful of texts is not worth splitting, and any number of them must do.
+      step: ``(params, batch) -> logits``, jitted: one executable per shape of a batch, of which there are few.
     """
 
     model: PackedModel
     params: Params
     tokenizer: Tokenizer
+    mesh: jax.sharding.Mesh
+    step: EvalStep
 
 
 @dataclass(frozen=True)
@@ -49,13 +53,15 @@ class Prediction:
 
 
 def load_predictor(directory: Path) -> Predictor:
-    """Load a packed model directory.
+    """Load a packed model directory onto the first device.
 
     Raises:
       UserError: see :func:`xtc_jax.export.load_packed`.
     """
-    model = load_packed(directory)
-    return Predictor(model, ready(model.params), load_tokenizer(directory))
+    model, device = load_packed(directory), jax.local_devices()[0]
+    mesh = make_mesh(devices=[device])
+    params = put_replicated(ready(model.params, device.device_kind), mesh)
+    return Predictor(model, params, load_tokenizer(directory), mesh, make_eval_step(model.config, None, mesh))
 
 
 def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
@@ -70,13 +76,11 @@ def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.nd
             raise UserError(f"input {i + 1} has {len(text)} text(s); this model takes {wanted}, a pair separated by a tab")
     tokens = tokenize(predictor.tokenizer, texts, predictor.model.max_length)
     config = predictor.model.config
-    # One device: a handful of texts is not worth splitting, and any number of them must do.
-    mesh = make_mesh(_BATCH, jax.local_devices()[:1])
     batch = min(_BATCH, 1 << (len(texts) - 1).bit_length())
     dataset = Dataset(
         tokens, np.zeros(len(texts), np.int32), batch, default_buckets(predictor.model.max_length), config.pad_token_id
     )
-    return predict_logits(make_eval_step(config, None, mesh), predictor.params, dataset, mesh)
+    return predict_logits(predictor.step, predictor.params, dataset, predictor.mesh)
 
 
 def predict(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> list[Prediction]:

@@ -10,11 +10,13 @@ from ml_collections import ConfigDict
 from xtc_jax.compress import DistillSpec
 from xtc_jax.config import base_config, shrink, stage_config
 from xtc_jax.errors import UserError
+from xtc_jax.kernels import STORED_LAYOUTS
 from xtc_jax.quantize import RANGES, ActivationSpec, Granularity, QuantRules, named_rules, parse_bits, with_extra_rules
 
 _RESERVED = (*base_config(), "packed", "augmented")
 _LEAST = {
     "batch_size": 1,
+    "accumulate": 1,
     "eval_every": 1,
     "steps": 0,
     "epochs": 0,
@@ -29,7 +31,7 @@ _NORMS = {
     "attention_norm": ("valid", "deepspeed", "ternarybert"),
     "hidden_norm": ("valid", "deepspeed"),
 }
-_DTYPES = ("float32", "bfloat16")
+_WORDS = {"compute_dtype": ("float32", "bfloat16"), "arithmetic": ("auto", "int8", "float"), "storage": STORED_LAYOUTS}
 _PARSED = (
     "bit_schedule",
     "quantizer",
@@ -65,6 +67,7 @@ class Stage:
     warmup_epochs: float
     warmup_steps: int
     batch_size: int
+    accumulate: int
     learning_rate: float
     grid: tuple[float, ...]
     weight_decay: float
@@ -106,7 +109,8 @@ class Recipe:
 
     def fingerprint(self, stage: Stage) -> dict[str, Any]:
         """Everything that determines a stage's result, as plain data: its own values, the shared ones and
-        the fingerprints' hashes of the stages it builds on.
+        the fingerprints' hashes of the stages it builds on. Mesh, accumulation and arithmetic are not among them: a run may be
+        resumed on other devices.
         """
         keys = ("seed", "model", "task", "data", "compute_dtype", *(["augment"] if stage.augmented else []))
         named = {other.name: other for other in self.stages}
@@ -134,8 +138,10 @@ def make_recipe(config: ConfigDict) -> Recipe:
     if not config.stages:
         raise UserError("config.stages is empty; name at least one stage")
     _check_data(config.data)
-    if config.compute_dtype not in _DTYPES:
-        raise UserError(f"config.compute_dtype={config.compute_dtype!r}; use one of {', '.join(_DTYPES)}")
+    _check_watching(config)
+    for key, known in _WORDS.items():
+        if config[key] not in known:
+            raise UserError(f"config.{key}={config[key]!r}; use one of {', '.join(known)}")
     stages: list[Stage] = []
     for name in config.stages:
         if name in {stage.name for stage in stages}:
@@ -172,6 +178,16 @@ def _check_data(data: ConfigDict) -> None:
         raise UserError(f"config.data.buckets={data.buckets} must increase")
 
 
+def _check_watching(config: ConfigDict) -> None:
+    """What does not change a result: checkpoints and traces."""
+    for key, least in (("minutes", 0), ("keep", 2)):  # with one, a damaged checkpoint would leave none
+        if config.checkpoint[key] < least:
+            raise UserError(f"config.checkpoint.{key}={config.checkpoint[key]} must be at least {least}")
+    window = tuple(config.profile)
+    if window and not (len(window) == 2 and all(type(number) is int and number >= 1 for number in window)):
+        raise UserError(f"config.profile={window} must be two numbers from 1 on, the first step and how many; or ()")
+
+
 def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str, Stage]) -> Stage:
     for key in ("init", "teacher"):
         if config[key] and config[key] not in earlier:
@@ -190,6 +206,9 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str
     _check_loss(name, config)
     values = {key: value for key, value in config.items() if key not in _PARSED}
     values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": _rules(name, config)}
+    if config.accumulate > 1 and values["rules"] is not None:
+        _check_ranges(name, values["rules"])
+    raw = {key: value for key, value in raw.items() if key != "accumulate"}
     return Stage(name=name, raw=raw, **{**values, "result": config.result or name})
 
 
@@ -202,6 +221,16 @@ def _check_loss(name: str, config: ConfigDict) -> None:
     weights = [config.loss[key] for key in ("label", "logit", "attention", "hidden")]
     if min(weights) < 0 or (config.teacher and max(weights) == 0):
         raise UserError(f"config.{name}.loss: weights must not be negative, nor all 0")
+
+
+def _check_ranges(name: str, rules: QuantRules) -> None:
+    """No activation has a range over a batch: of one that is computed in parts, it is not known in time."""
+    for _, spec in rules.rules:
+        if spec.activation is not None and spec.activation.range != "token":
+            raise UserError(
+                f"config.{name}.accumulate: an activation range {spec.activation.range!r} is one of the whole batch; "
+                f"use range token or accumulate=1"
+            )
 
 
 def _rules(name: str, config: ConfigDict) -> QuantRules | None:

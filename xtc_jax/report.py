@@ -21,6 +21,7 @@ class Row:
       fp32_bytes: of the teacher's weights at four bytes each.
       steps: of training.
       seconds: of wall time, evaluation and compilation included.
+      spread: where ``value`` is a mean over seeds, their standard deviation (of a sample: n - 1); else None.
     """
 
     stage: str
@@ -33,6 +34,7 @@ class Row:
     fp32_bytes: int
     steps: int
     seconds: float
+    spread: float | None = None
 
     def cells(self) -> tuple[str, ...]:
         """The line as text, in the order of :data:`HEADER`."""
@@ -41,7 +43,7 @@ class Row:
             self.stage,
             str(self.layers),
             str(self.bits),
-            f"{100 * self.value:.2f}",
+            f"{100 * self.value:.2f}" + ("" if self.spread is None else f" ± {100 * self.spread:.2f}"),
             share,
             f"{self.bytes:,}",
             f"{self.fp32_bytes / self.bytes:.1f}x",

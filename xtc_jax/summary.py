@@ -1,7 +1,9 @@
 """What runs gave, as tables: the report of one work directory, and one table of several."""
 
 import json
+import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +55,46 @@ def read_results(workdir: Path) -> Result:
 def joint_rows(workdirs: Sequence[Path]) -> list[Row]:
     """The lines of several runs, one after another, each against its own teacher; runs are named by their directories.
 
+    Runs that differ in the seed alone are followed by their means, a line for each stage.
+
     Raises:
       UserError: see :func:`read_results`.
     """
-    return [row for workdir in workdirs for row in result_rows(read_results(workdir), workdir.resolve().name)]
+    named = {workdir: result_rows(read_results(workdir), workdir.resolve().name) for workdir in workdirs}
+    groups: dict[str, dict[int, Path]] = {}
+    for workdir in workdirs:
+        key, seed = _but_for_the_seed(workdir)
+        groups.setdefault(key, {}).setdefault(seed, workdir)
+    means = [row for key, seeds in groups.items() if key and len(seeds) > 1 for row in _mean_rows(list(seeds.values()))]
+    return [row for rows in named.values() for row in rows] + means
+
+
+def _but_for_the_seed(workdir: Path) -> tuple[str, int]:
+    """What the stages of a run were made with, as text, and the seed; ("", 0) where no stage has left a record of it."""
+    records = {file.parent.name: json.loads(file.read_text()) for file in sorted(workdir.glob("*/config.json"))}
+    stages = {name: record for name, record in records.items() if "built on" in record}
+    if not stages:
+        return "", 0
+    seed = next(iter(stages.values()))["seed"]
+    same = {name: {k: v for k, v in record.items() if k not in ("seed", "built on")} for name, record in stages.items()}
+    return json.dumps(same, sort_keys=True), seed
+
+
+def _mean_rows(workdirs: list[Path]) -> list[Row]:
+    """One line for each stage: means over runs of the same recipe, and the standard deviation of the metric."""
+    name = f"{workdirs[0].resolve().name} and {len(workdirs) - 1} more"
+    runs = [result_rows(read_results(workdir)) for workdir in workdirs]
+    return [
+        replace(
+            rows[0],
+            stage=f"{name}: {rows[0].stage}, mean",
+            value=statistics.fmean(row.value for row in rows),
+            teacher=statistics.fmean(row.teacher for row in rows),
+            seconds=statistics.fmean(row.seconds for row in rows),
+            spread=statistics.stdev(row.value for row in rows),
+        )
+        for rows in zip(*runs, strict=True)
+    ]
 
 
 def write_report(results: Result, recipe: Recipe, workdir: Path) -> None:
