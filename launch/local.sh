@@ -5,9 +5,9 @@
 #
 # What follows N is passed to 'xtc compress'. DEVICES=2 gives every process that many CPU devices (default 1); XTC is the command
 # (default: .venv/bin/xtc where there is one, else xtc). Process 0 has the screen, the others a file each, named at the start.
-# When one fails, the others are stopped after GRACE seconds (default 30), and its status is the status of all: 2 bad input,
-# 75 preempted (SIGTERM or Ctrl-C; saved), 128 + n killed by signal n: see launch/statuses.sh. launch/restart.sh before all this
-# starts it again where that helps, as the other launchers do.
+# When one fails, the others are stopped after GRACE seconds (default 50: one that waits for it learns of its end within 30), and
+# its status is the status of all: 2 bad input, 75 preempted (SIGTERM or Ctrl-C; saved), 128 + n killed by signal n: see
+# launch/statuses.sh. launch/restart.sh before all this starts it again where that helps, as the other launchers do.
 set -uo pipefail
 
 case ${1:-} in
@@ -33,7 +33,7 @@ for ((i = 0; i < n; i++)); do
   pids[i]=$!
   echo "local: process $i has pid ${pids[i]}$( ((i > 0)) && echo ", output in $log")" >&2
 done
-trap 'kill -TERM "${pids[@]}" 2>/dev/null; deadline=$((SECONDS + ${GRACE:-30}))' INT TERM
+trap 'kill -TERM "${pids[@]}" 2>/dev/null; deadline=$((SECONDS + ${GRACE:-50}))' INT TERM
 
 status=0 deadline=''
 while ((${#pids[@]})); do
@@ -46,7 +46,7 @@ while ((${#pids[@]})); do
     echo "local: process $i ended with status $code" >&2
     if ((i > 0 && $(verdict "$status" "$code") != status)); then tail -n 3 "$logs/process-$i.log" >&2; fi
     status=$(verdict "$status" "$code")
-    deadline=${deadline:-$((SECONDS + ${GRACE:-30}))}
+    deadline=${deadline:-$((SECONDS + ${GRACE:-50}))}
   done
   if [ -n "$deadline" ] && ((SECONDS >= deadline && ${#pids[@]})); then
     echo "local: stopping the others" >&2

@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import os
@@ -211,6 +212,32 @@ def test_an_interrupt_says_how_to_go_on(done, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(pipeline, "train", train)
     assert main(["compress", f"--config={done / 'config.py'}", f"--workdir={tmp_path / 'work'}"]) == 130
     assert capsys.readouterr().err.endswith("xtc: interrupted; run the same command again to go on\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (TimeoutError("Timeout waiting at barrier 'save'"), 76, "lost another one (Timeout waiting at barrier 'save')"),
+        (RuntimeError("Gloo AllGather failed"), 76, "lost another one (Gloo AllGather failed)"),
+        (OSError(errno.ENOSPC, "No space left on device", "/disk"), 2, "xtc: error: /disk: No space left on device"),
+        (RuntimeError("RESOURCE_EXHAUSTED"), 1, "RuntimeError: RESOURCE_EXHAUSTED"),
+    ],
+)
+def test_one_of_several_processes_ends_with_a_status_that_tells_its_own_failure_from_the_loss_of_another(
+    done, tmp_path, capsys, monkeypatch, error, status, said
+):
+    """Launchers start all again after 76 and nothing after 1 or 2, so it matters what an error is taken for."""
+
+    def train(*_):
+        raise error
+
+    monkeypatch.setattr(pipeline, "train", train)
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
+    left: list[int] = []
+    monkeypatch.setattr("xtc_jax.train.leave", left.append)
+    main(["compress", f"--config={done / 'config.py'}", f"--workdir={tmp_path / 'work'}"])
+    assert left == [status]
+    assert said in capsys.readouterr().err
 
 
 # What bad input does. `world` is a directory with config.py, model and data of its own, and each case breaks one thing.

@@ -67,7 +67,7 @@ def test_two_processes_stopped_by_sigterm_and_started_again_give_what_one_gives(
     process = start(made, tmp_path / "two")
     wait_for_step(process, tmp_path / "two", 10)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=90)
     assert process.returncode == 75, err
     step = int(re.search(r"teacher: stopped by SIGTERM at step (\d+); checkpoint saved", err)[1])
     assert 10 <= step < 50
@@ -97,9 +97,9 @@ def test_the_loss_of_a_process_stops_the_other_and_one_process_goes_on(made, tmp
     wait_for_step(process, work, 20)
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - killed < 60
-    assert process.returncode == 128 + signal.SIGKILL
+    _, err = process.communicate(timeout=90)
+    assert time.monotonic() - killed < 60, err
+    assert process.returncode == 128 + signal.SIGKILL, err
     assert re.search(r"process 0 of 2 lost another one|JAX distributed service detected fatal errors", err), err
     saved = [path.name for path in (work / "teacher" / "checkpoints").iterdir()]
     assert {"10", "20", "30", "40"} & set(saved), saved

@@ -45,9 +45,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"xtc: error: {error}", file=sys.stderr)
         status = 2
-    except OSError as error:
-        print(f"xtc: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
-        status = 2
     except Preempted as notice:
         print(f"xtc: {notice}; run the same command again to go on", file=sys.stderr)
         return PREEMPTED  # all of several processes stop together, and may wait for each other
@@ -55,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("xtc: interrupted; run the same command again to go on", file=sys.stderr)
         status = 130
     except Exception as error:
-        if not _one_of_several():
-            raise
-        status = _failed_together(error)
+        status = _failed(error)
     if status and _one_of_several():
         from xtc_jax.train import leave
 
@@ -70,15 +65,24 @@ def _one_of_several() -> bool:
     return "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized()
 
 
-def _failed_together(error: Exception) -> int:
-    from xtc_jax.train import LOST, lost_process
+def _failed(error: Exception) -> int:
+    """Say what happened; returns the exit status. Raises the error where its traceback is all there is to say.
 
-    lost = lost_process(error)
-    if not lost:
-        traceback.print_exc()
-        return 1
-    print(f"xtc: error: {lost}; start all processes again to go on", file=sys.stderr)
-    return LOST
+    Whether another process was lost is asked first: where Orbax waited for it, the error is an OSError too.
+    """
+    if _one_of_several():
+        from xtc_jax.train import LOST, lost_process
+
+        if lost := lost_process(error):
+            print(f"xtc: error: {lost}; start all processes again to go on", file=sys.stderr)
+            return LOST
+    if isinstance(error, OSError):
+        print(f"xtc: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    if not _one_of_several():
+        raise error
+    traceback.print_exc()
+    return 1
 
 
 def _parser() -> _Parser:

@@ -1,3 +1,4 @@
+import errno
 import socket
 import subprocess
 import sys
@@ -91,6 +92,10 @@ def test_the_loss_of_a_process_is_told_from_other_errors():
     )
     assert lost_process(RuntimeError("RESOURCE_EXHAUSTED: out of memory")) == ""
     assert lost_process(ValueError("Gloo")) == ""
+    # Orbax's, of a save that another process did not take part in; and one of a network disk, with the system's number.
+    barrier = "Timeout waiting at barrier '[op=3] create_directory:post'. The original error was: Barrier failed"
+    assert lost_process(TimeoutError(barrier)).startswith("process 0 of 1 lost another one (Timeout waiting at barrier")
+    assert lost_process(TimeoutError(errno.ETIMEDOUT, "Connection timed out", "/disk/barrier")) == ""
 
 
 def free_port() -> int:

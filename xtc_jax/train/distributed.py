@@ -26,7 +26,7 @@ HEARTBEAT_SECONDS = 30
 
 LOST = 76
 """Exit status of a process that stops because another one was lost."""
-_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|heartbeat|coordination|unavailable", re.IGNORECASE)
+_LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|heartbeat|coordination|unavailable|barrier", re.I)
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,12 @@ def agree(value: Any, what: str) -> None:
 
 
 def lost_process(error: Exception) -> str:
-    """One line for an error that means that another process was lost; "" for any other error."""
+    """One line for an error that means that another process was lost; "" for any other error.
+
+    JAX raises a RuntimeError, Orbax a TimeoutError at its barriers, which is an OSError, but without the system's number.
+    """
     text = " ".join(str(error).split())
-    if not isinstance(error, RuntimeError) or not _LOST.search(text):
+    if not isinstance(error, RuntimeError | TimeoutError) or getattr(error, "errno", None) or not _LOST.search(text):
         return ""
     return f"process {jax.process_index()} of {jax.process_count()} lost another one ({text[:200]})"
 
