@@ -10,7 +10,7 @@ import pytest
 from toy import FULL_SIZE, params
 
 from xtc_jax.benchmark import timing
-from xtc_jax.benchmark.device import environment, peaks
+from xtc_jax.benchmark.device import environment, integer_unit, label, peaks
 from xtc_jax.benchmark.encoder import measure_encoder, roofline
 from xtc_jax.benchmark.matmul import measure_matmul
 from xtc_jax.benchmark.results import Benchmark, markdown
@@ -78,6 +78,30 @@ def test_the_environment_says_what_the_numbers_were_taken_on():
     assert found["cores"] >= 1
 
 
+@pytest.mark.parametrize(
+    ("flags", "unit"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni amx_int8", "amx"),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni", "vnni"),
+        ("flags\t\t: fpu avx2 avx_vnni", "vnni"),
+        ("flags\t\t: fpu sse4_2 avx2", "avx2"),
+        ("Features\t: fp asimd asimddp i8mm", "i8mm"),
+        ("Features\t: fp asimd asimddp", "dotprod"),
+        ("flags\t\t: fpu sse2\nvmx flags\t: avx2", ""),
+        ("", ""),
+    ],
+)
+def test_results_of_processors_that_multiply_integers_otherwise_go_into_files_of_their_own(flags, unit):
+    assert integer_unit(f"processor\t: 0\n{flags}\n") == unit
+
+
+def test_an_accelerator_is_labelled_by_its_name():
+    class Hopper:
+        platform, device_kind = "gpu", "NVIDIA H100 80GB HBM3"
+
+    assert label(Hopper()) == "NVIDIA_H100_80GB_HBM3"
+
+
 def test_what_was_not_measured_is_an_empty_cell():
     found = Benchmark(
         "n", "t", "c", {}, ("M", "ours", "roofline"), ({"M": 8, "ours": 1234.5, "roofline": None},), ("ours",), "s"
@@ -130,10 +154,11 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(tmp_path, caps
     words = ["benchmark", "matmul", "--shape", "64x32", "--m", "2", "--rounds=1", f"--out={tmp_path / 'results'}"]
     assert main(words) == 0
     assert "packed matmul on cpu" in capsys.readouterr().out
-    found = json.loads((tmp_path / "results" / "matmul_cpu.json").read_text())
+    name = f"matmul_{label(jax.devices()[0])}"
+    found = json.loads((tmp_path / "results" / f"{name}.json").read_text())
     assert found["environment"]["device"] == "cpu"
     assert len(found["rows"]) == 2
-    assert (tmp_path / "results" / "matmul_cpu.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "results" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("words", "complaint"), [

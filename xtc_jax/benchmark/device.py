@@ -2,8 +2,10 @@
 
 import os
 import platform
+import re
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,13 @@ import jax.numpy as jnp
 from xtc_jax.peaks import Peaks, known_peaks
 
 _PACKAGES = ("jax", "jaxlib", "libtpu", "numpy", "flax", "onnxruntime")
+_INTEGER_UNITS: Mapping[str, set[str]] = {
+    "amx": {"amx_int8"},
+    "vnni": {"avx512_vnni", "avx_vnni"},
+    "avx2": {"avx2"},
+    "i8mm": {"i8mm"},
+    "dotprod": {"asimddp"},
+}
 _PROBE = 2**26
 """Bytes copied to measure a CPU's bandwidth: more than its caches hold."""
 
@@ -48,11 +57,32 @@ def _best_of(call: Any, tries: int = 10) -> float:
     return min(found)
 
 
+def label(device: jax.Device) -> str:
+    """The device in the name of a file: ``NVIDIA_H100_80GB_HBM3``; a CPU with what it multiplies integers by, ``cpu_vnni``."""
+    kind = device.device_kind.replace(" ", "_")
+    return f"{kind}_{integer_unit(_cpuinfo())}".rstrip("_") if device.platform == "cpu" else kind
+
+
+def integer_unit(cpuinfo: str) -> str:
+    """The best instructions for int8 products that a processor has, on which their speed depends more than on its name.
+
+    Args:
+      cpuinfo: text of ``/proc/cpuinfo``.
+
+    Returns:
+      ``amx``, ``vnni`` or ``avx2`` of x86, ``i8mm`` or ``dotprod`` of Arm; "" if none is named.
+    """
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    flags = set(found[1].split()) if found else set()
+    return next((unit for unit, names in _INTEGER_UNITS.items() if names & flags), "")
+
+
 def environment(device: jax.Device) -> dict[str, Any]:
-    """What a number means nothing without: device, processor, cores, versions, commit, date."""
+    """What a number means nothing without: device, processor, its instructions for int8, cores, versions, commit, date."""
     return {
         "device": device.device_kind,
         "processor": _processor(),
+        "int8 instructions": integer_unit(_cpuinfo()),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "python": platform.python_version(),
         **{name: _version(name) for name in _PACKAGES if _version(name)},
@@ -63,9 +93,13 @@ def environment(device: jax.Device) -> dict[str, Any]:
 
 def _processor() -> str:
     """The name that the processor gives itself."""
+    found = re.search(r"^model name\s*:\s*(.*)$", _cpuinfo(), re.MULTILINE)
+    return found[1].strip() if found else platform.processor()
+
+
+def _cpuinfo() -> str:
     file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return file.read_text() if file.exists() else ""
 
 
 def _version(package: str) -> str:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xtc_jax.benchmark.device import environment, peaks
+from xtc_jax.benchmark.device import environment, label, peaks
 from xtc_jax.benchmark.onnx_encoder import dynamic_int8, onnx_model, session
 from xtc_jax.benchmark.results import Benchmark
 from xtc_jax.benchmark.timing import interleave, ratio
@@ -61,10 +61,9 @@ def measure_encoder(
         rows.append(row | {_ROOFLINE: 1e3 * roofline(config, batch, length, best) if best else None})
     title = f"{config.num_hidden_layers}-layer encoder, hidden size {config.hidden_size}, on {device.device_kind}"
     columns = ("batch", "length", *_TIMES, _ROOFLINE, *_RATIOS)
-    kind = device.device_kind.replace(" ", "_")
     notes = (*_NOTES, *missing, *((f"roofline: of the 2-bit model; peaks: {best.source}.",) if best else ()))
     return Benchmark(
-        f"encoder_{kind}", title, command, environment(device), columns, tuple(rows), _TIMES, "milliseconds", notes
+        f"encoder_{label(device)}", title, command, environment(device), columns, tuple(rows), _TIMES, "milliseconds", notes
     )
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from xtc_jax.benchmark.device import environment, peaks
+from xtc_jax.benchmark.device import environment, label, peaks
 from xtc_jax.benchmark.results import Benchmark
 from xtc_jax.benchmark.timing import interleave, ratio
 from xtc_jax.errors import UserError
@@ -57,12 +57,19 @@ def measure_matmul(
             say(f"matmul: {m} x {k} times {k} x {n}")
             rows += _rows(device, (m, k, n), backend, rounds, limits)
     source = () if limits is None else (f"Peaks of the roofline: {limits.source}.",)
-    kind = device.device_kind.replace(" ", "_")
     title = f"packed matmul on {device.device_kind}"
     columns = (*_COLUMNS, *_RATIOS)
     bars = _COLUMNS[5:10]
     return Benchmark(
-        f"matmul_{kind}", title, command, environment(device), columns, tuple(rows), bars, "microseconds", (*_NOTES, *source)
+        f"matmul_{label(device)}",
+        title,
+        command,
+        environment(device),
+        columns,
+        tuple(rows),
+        bars,
+        "microseconds",
+        (*_NOTES, *source),
     )
 
 

@@ -13,7 +13,7 @@ class Benchmark:
     """One run of ``xtc benchmark``.
 
     Attributes:
-      name: of the files, ``matmul_cpu``.
+      name: of the files, ``matmul_cpu_vnni``.
       title: one line.
       command: repeats it.
       environment: see :func:`xtc_jax.benchmark.device.environment`.

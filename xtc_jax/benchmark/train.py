@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xtc_jax.benchmark.device import environment
+from xtc_jax.benchmark.device import environment, label
 from xtc_jax.benchmark.results import Benchmark
 from xtc_jax.benchmark.timing import interleave, ratio
 from xtc_jax.bert import BertConfig, complete, save_huggingface
@@ -94,10 +94,17 @@ def measure_train(
         f"{rows} x {length}, no dropout; the student at 1 bit, 8-bit activations; losses on logits, attention, hidden states.",
         "x: how many times longer than ours with int8, the median of paired rounds.",
     )
-    kind = device.device_kind.replace(" ", "_")
     title = f"training step on {device.device_kind}"
     return Benchmark(
-        f"train_{kind}", title, command, environment(device), _COLUMNS, tuple(table), ("milliseconds",), "milliseconds", notes
+        f"train_{label(device)}",
+        title,
+        command,
+        environment(device),
+        _COLUMNS,
+        tuple(table),
+        ("milliseconds",),
+        "milliseconds",
+        notes,
     )
 
 
