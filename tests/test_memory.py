@@ -61,6 +61,28 @@ def test_huge_pages_are_asked_for(changes: dict[str, str], advised: str):
     assert subprocess.check_output(command, env={**undecided(), **changes}, text=True) == advised
 
 
+@pytest.mark.parametrize(
+    "words", ["compress --config=nowhere.py --workdir=nowhere", "benchmark train --torch-python=nowhere --out=nowhere"]
+)
+def test_commands_that_train_keep_memory_before_any_thread_starts(tmp_path: Path, words: str):
+    """Threads of numpy and JAX have arenas of their own, and what a step allocates there is faulted in again."""
+    program = f"""
+import sys
+from pathlib import Path
+from xtc_jax import cli, memory
+def told():
+    status = Path("/proc/self/status")
+    threads = status.read_text().split("Threads:")[1].split()[0] if status.exists() else "1"
+    print(threads, "numpy" in sys.modules, "jax" in sys.modules)
+memory.keep_memory = told
+assert cli.main({words.split()!r}) == 2
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=undecided(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "1 False False\n", done.stderr
+
+
 @glibc
 def test_a_limit_of_the_address_space_is_no_obstacle():
     limited = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30))\n"

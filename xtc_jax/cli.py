@@ -172,12 +172,15 @@ def _add_processes(command: argparse.ArgumentParser) -> None:
 
 
 def _compress(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    from xtc_jax import memory
+
+    memory.keep_memory()  # before the imports below, which start threads
+
     from rich.console import Console
 
-    from xtc_jax import memory, pipeline, plan, recipe, report, summary, train
+    from xtc_jax import pipeline, plan, recipe, report, summary, train
     from xtc_jax.config_file import read_config_file
 
-    memory.keep_memory()
     cluster = train.find_cluster(os.environ, arguments.coordinator, arguments.processes, arguments.process)
     frozen = recipe.make_recipe(read_config_file(arguments.config, overrides))
     train.join(cluster, arguments.connect_seconds)

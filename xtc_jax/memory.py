@@ -23,9 +23,10 @@ _ACCELERATORS = ("nvidia[0-9]*", "kfd", "accel[0-9]*", "vfio/[0-9]*")
 def keep_memory(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> bool:
     """Have malloc keep what is freed, for the rest of the process, where it trains on a CPU under Linux with glibc.
 
-    To be called before JAX starts its threads, each of which would get an arena of its own that takes large blocks from the
-    kernel. The price: memory of the busiest moment is not given back, and where a small block stands in the way of a large one
-    there may be a second copy of it. So blocks above an eighth of the machine's memory, or 2 GiB, are treated as before.
+    To be called while the process has one thread, so before numpy and JAX are imported. A thread that allocates gets an arena
+    of its own, which takes large blocks from the kernel; those that exist stay, and later threads share them by turns. The
+    price: memory of the busiest moment is not given back, and where a small block stands in the way of a large one there may be
+    a second copy of it. So blocks above an eighth of the machine's memory, or 2 GiB, are treated as before.
 
     Args:
       environment: where ``GLIBC_TUNABLES`` or a variable of malloc's is set, somebody has decided, and nothing is changed.

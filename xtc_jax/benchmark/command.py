@@ -57,10 +57,12 @@ def run(arguments: argparse.Namespace, say: Callable[[str], None]) -> None:
 
         found = measure_encoder(say, command, BertConfig(num_hidden_layers=arguments.layers), sizes or SIZES, **rounds)
     else:
-        from xtc_jax.benchmark.train import measure_train
         from xtc_jax.memory import keep_memory
 
-        keep_memory()  # as xtc compress does
+        keep_memory()  # as xtc compress does: before the import below, which starts threads
+
+        from xtc_jax.benchmark.train import measure_train
+
         found = measure_train(say, command, torch_python=arguments.torch_python, **rounds)
     Console(width=None if sys.stdout.isatty() else 200).print(table(found))
     if arguments.out:
