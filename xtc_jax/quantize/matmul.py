@@ -68,8 +68,9 @@ _INT8_TPUS = frozenset({"TPU v5 lite", "TPU v5e", "TPU v5", "TPU v5p", "TPU v6 l
 def fastest_arithmetic(platform: str, device_kind: str, compute_capability: str = "") -> Arithmetic:
     """In what a device multiplies small integers fastest: what a config means by ``arithmetic="auto"``.
 
-    A CPU multiplies int8 faster than float32 (on x86 with both versions of JAX: benchmarks/README.md); so do an NVIDIA GPU of
-    8.0 or later and a TPU v5e, v5p or v6e, whose matrix units have int8. TPU v4 has none, v7 makes bfloat16 of it.
+    A CPU multiplies int8 faster than float32, or as fast if it has no VNNI (x86, both versions of JAX: benchmarks/README.md);
+    so do an NVIDIA GPU of 8.0 or later and a TPU v5e, v5p or v6e, whose matrix units have int8. TPU v4 has none, v7 makes
+    bfloat16 of it.
 
     Args:
       platform: ``cpu``, ``gpu`` or ``tpu``: ``jax.Device.platform``.
