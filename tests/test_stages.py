@@ -35,9 +35,7 @@ def all_kinds(root) -> ConfigDict:
     config.storage = "base3.v1"
     config.teacher = stage_config(**{**FEW, "layers": "0,2", "steps": 12})
     config.gridded = stage_config(init="teacher", weight_bits=1, **{**TAUGHT, "grid": (1e-9, 2e-3)})
-    config.falling = stage_config(
-        init="teacher", weight_bits=1, bit_schedule="8@1>2@2>1@4", activation_range="static", **TAUGHT
-    )
+    config.falling = stage_config(init="teacher", weight_bits=1, bit_schedule="8@2>1@4", activation_range="static", **TAUGHT)
     config.ternary = stage_config(init="teacher", weight_bits=2, **TAUGHT)
     config.halves = stage_config(init="ternary", weight_bits=1, split=True, **TAUGHT)
     phases = [(("attention", "hidden"), (1, 0.5), 3, 1e-3), (("logit", "label"), (1, 1), 3, 5e-4)]
