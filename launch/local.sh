@@ -33,9 +33,9 @@ for ((i = 0; i < n; i++)); do
   pids[i]=$!
   echo "local: process $i has pid ${pids[i]}$( ((i > 0)) && echo ", output in $log")" >&2
 done
+status=0 deadline=''
 trap 'kill -TERM "${pids[@]}" 2>/dev/null; deadline=$((SECONDS + ${GRACE:-50}))' INT TERM
 
-status=0 deadline=''
 while ((${#pids[@]})); do
   for i in "${!pids[@]}"; do
     kill -0 "${pids[i]}" 2>/dev/null && continue

@@ -70,7 +70,8 @@ def _failed(error: Exception) -> int:
 
     Whether another process was lost is asked first: where Orbax waited for it, the error is an OSError too.
     """
-    if _one_of_several():
+    several = _one_of_several()
+    if several:
         from xtc_jax.train import LOST, lost_process
 
         if lost := lost_process(error):
@@ -79,7 +80,7 @@ def _failed(error: Exception) -> int:
     if isinstance(error, OSError):
         print(f"xtc: error: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
         return 2
-    if not _one_of_several():
+    if not several:
         raise error
     traceback.print_exc()
     return 1
