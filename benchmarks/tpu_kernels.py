@@ -20,9 +20,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from xtc_jax.kernels import aot, pack_tensor
+from xtc_jax.aot import libtpu as aot
+from xtc_jax.devices import Chip
+from xtc_jax.kernels import pack_tensor
 from xtc_jax.kernels.packed_matmul import mosaic_tpu, tpu_tiles
-from xtc_jax.kernels.packed_matmul.tpu_tiles import Blocks, Chip, Shape
+from xtc_jax.kernels.packed_matmul.tpu_tiles import Blocks, Shape
 
 GENERATIONS = ("v5e", "v5p", "v6e")
 LAYERS = [(h, n, k) for h in (768, 1024, 384) for n, k in ((h, h), (h, 4 * h), (4 * h, h))]

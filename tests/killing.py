@@ -140,7 +140,7 @@ class Killer:
         self.seen = seen
         return None if status == 0 else status
 
-    def kill(self, kills: int, say: Callable[[str], None] = lambda line: None) -> None:
+    def kill(self, kills: int, log: Callable[[str], None] = lambda line: None) -> None:
         """Kill runs ``kills`` times in all, at the three kinds of moments by turns; every run in the end comes to its end.
 
         Raises:
@@ -150,7 +150,7 @@ class Killer:
         while killed < kills:
             directory, phase = self.scratch / f"run{run}", list(MOMENTS)[killed % len(MOMENTS)]
             status = self.disturb(directory, phase, signal.SIGKILL)
-            say(self.log[-1])
+            log(self.log[-1])
             if status is None:
                 run += 1
             else:
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        from xtc_jax.cli import PREEMPTED
+        from xtc_jax.cli.main import PREEMPTED
         from xtc_jax.errors import Preempted
 
         try:

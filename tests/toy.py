@@ -13,9 +13,11 @@ import pyarrow.parquet
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from xtc_jax.bert import BertConfig, init, masked_lm_shapes, nest, save_huggingface
-from xtc_jax.config import base_config, stage_config
+from xtc_jax.bert import BertConfig, init, masked_lm_shapes
 from xtc_jax.data import Dataset, Task, tokenize
+from xtc_jax.formats import save_huggingface
+from xtc_jax.params import nest
+from xtc_jax.recipe.schema import base_config, stage_config
 
 GOOD = ["bright", "warm", "gentle", "lovely", "brave", "funny", "clever", "tender", "lively", "honest"]
 BAD = ["dull", "cold", "clumsy", "dreary", "timid", "boring", "silly", "bitter", "sleepy", "false"]
@@ -179,8 +181,9 @@ def finished_run(make_directory) -> Path:
 
     Made once; copy before changing anything. ``make_directory`` is ``tmp_path_factory.mktemp``.
     """
-    from xtc_jax import pipeline, summary  # seconds to import, which not every user of this file wants
-    from xtc_jax.recipe import make_recipe
+    from xtc_jax.pipeline import run as pipeline
+    from xtc_jax.recipe.recipe import make_recipe
+    from xtc_jax.report import runs as summary
 
     if not _finished:
         root = make_directory("toy")

@@ -15,20 +15,11 @@ import toy
 from ml_collections import ConfigDict
 
 from xtc_jax.compress import DistillSpec, layer_map
-from xtc_jax.config import stage_config
 from xtc_jax.data import Dataset, train_batches
+from xtc_jax.parallel import make_mesh, put_batch, put_sharded
 from xtc_jax.quantize import named_rules
-from xtc_jax.train import (
-    Objective,
-    OptimizerSpec,
-    init_state,
-    learning_rates,
-    make_mesh,
-    make_optimizer,
-    make_train_step,
-    put_batch,
-    put_sharded,
-)
+from xtc_jax.recipe.schema import stage_config
+from xtc_jax.train import Objective, OptimizerSpec, init_state, learning_rates, make_optimizer, make_train_step
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE, STEPS = toy.shape(1), 50

@@ -1,30 +1,8 @@
 """What does augmented data give? The same 1-bit student with and without it, for the same number of steps.
 
-    xtc compress --config=configs/study/augmentation.py:cola --workdir=runs/augmentation
-
-Paper: XTC section 3, its third finding as we remember it (method.md section 12): augmentation helps even where training is
-long. Arguments: task, bits, steps, lr, runlocal. Measured here: not yet.
+The recipe itself ships with the package, see ``xtc_jax/configs/study/augmentation.py``. Copy that file to make your own.
 """
 
-from ml_collections import ConfigDict
+from xtc_jax.configs.study.augmentation import get_config
 
-from xtc_jax.config import parse_arg, stage_config
-from xtc_jax.paper import paper_config
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """A teacher and two students."""
-    arg = parse_arg(arg, task="cola", bits=1, steps=5000, lr=1e-4, runlocal=False)
-    config, _ = paper_config(arg.task, runlocal=arg.runlocal)
-    for name, augmented in (("plain", False), ("with_augmentation", True)):
-        config[name] = stage_config(
-            init="teacher",
-            teacher="teacher",
-            weight_bits=arg.bits,
-            augmented=augmented,
-            steps=arg.steps,
-            warmup_steps=arg.steps // 18,
-            learning_rate=arg.lr,
-        )
-        config.stages = (*config.stages, name)
-    return config
+__all__ = ["get_config"]

@@ -1,31 +1,8 @@
 """Does longer training close the gap? A 1-bit student of full depth under the budgets a, b and c.
 
-    xtc compress --config=configs/study/budget.py:cola --workdir=runs/budget
-    xtc report runs/budget runs/stages runs/augmentation runs/depth
-
-Paper: XTC section 3, its first finding as we remember it (method.md section 12): most of the gap closes with enough steps
-and a learning rate that decays. Arguments: task, bits, lr, runlocal. Measured here: not yet.
+The recipe itself ships with the package, see ``xtc_jax/configs/study/budget.py``. Copy that file to make your own.
 """
 
-from ml_collections import ConfigDict
+from xtc_jax.configs.study.budget import get_config
 
-from xtc_jax.config import parse_arg, stage_config
-from xtc_jax.paper import BUDGETS, duration, paper_config, rates
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """A teacher and a student per budget; the last is the longest."""
-    arg = parse_arg(arg, task="cola", bits=1, lr="grid", runlocal=False)
-    config, setting = paper_config(arg.task, runlocal=arg.runlocal)
-    for budget, i in BUDGETS.items():
-        name = f"budget_{budget}"
-        config[name] = stage_config(
-            init="teacher",
-            teacher="teacher",
-            weight_bits=arg.bits,
-            augmented=setting.augmented,
-            **duration(setting.epochs[i]),
-            **rates(arg.lr),
-        )
-        config.stages = (*config.stages, name)
-    return config
+__all__ = ["get_config"]

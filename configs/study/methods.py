@@ -1,31 +1,8 @@
 """Which way to few bits? One-stage 2-bit, one-stage 1-bit, ternary splitting to 1 bit, and 1 bit from labels alone: same
-seed, same steps.
 
-    xtc compress --config=configs/study/methods.py:cola --workdir=runs/methods
-
-Paper: XTC section 3 (one stage, labels against distillation) and BinaryBERT (splitting). The split student spends half of
-its steps ternary and half binary; its two halves take 2 bits a weight. Arguments: task, steps (of each student),
-teacher_steps (0: three epochs), lr, runlocal. Measured here on CoLA with all-MiniLM-L6-v2: benchmarks/README.md.
+The recipe itself ships with the package, see ``xtc_jax/configs/study/methods.py``. Copy that file to make your own.
 """
 
-from ml_collections import ConfigDict
+from xtc_jax.configs.study.methods import get_config
 
-from xtc_jax.config import parse_arg, stage_config
-from xtc_jax.paper import paper_config
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """A teacher and four students of its depth."""
-    arg = parse_arg(arg, task="cola", steps=5000, teacher_steps=0, lr=1e-4, runlocal=False)
-    config, _ = paper_config(arg.task, runlocal=arg.runlocal)
-    config.teacher.steps = arg.teacher_steps
-    shared = {"learning_rate": arg.lr, "warmup_steps": arg.steps // 18, "init": "teacher"}
-    taught = {**shared, "teacher": "teacher"}
-    half = {**taught, "steps": arg.steps // 2}
-    config.one_stage_2_bit = stage_config(weight_bits=2, steps=arg.steps, **taught)
-    config.one_stage_1_bit = stage_config(weight_bits=1, steps=arg.steps, **taught)
-    config.ternary = stage_config(weight_bits=2, **half)
-    config.split_1_bit = stage_config(weight_bits=1, split=True, **{**half, "init": "ternary"})
-    config.labels_1_bit = stage_config(weight_bits=1, steps=arg.steps, **shared)
-    config.stages = ("teacher", "one_stage_2_bit", "one_stage_1_bit", "ternary", "split_1_bit", "labels_1_bit")
-    return config
+__all__ = ["get_config"]

@@ -10,7 +10,7 @@ from xtc_jax.aot.account import Memory
 from xtc_jax.aot.advice import what_would_fit
 from xtc_jax.aot.step import trace_step
 from xtc_jax.aot.topology import find_slice
-from xtc_jax.recipe import make_recipe
+from xtc_jax.recipe.recipe import make_recipe
 
 SLICE = find_slice("h100:4")
 

@@ -6,7 +6,7 @@ from xtc_jax.aot.bound import Bound, lower_bound, product_rates
 from xtc_jax.aot.collectives import Collective
 from xtc_jax.aot.flops import matmul_operations
 from xtc_jax.aot.topology import corner_links
-from xtc_jax.peaks import Peaks
+from xtc_jax.devices import Peaks
 
 PEAKS = Peaks({"int8": 400.0, "bfloat16": 200.0, "float32": 50.0}, 10.0, "")
 RATES = product_rates(PEAKS, "tpu")

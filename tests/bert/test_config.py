@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, read_config, with_head
+from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, with_head
 from xtc_jax.errors import UserError
+from xtc_jax.formats import read_config
 
 SMALLEST = {
     "model_type": "bert",

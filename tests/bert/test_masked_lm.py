@@ -10,10 +10,10 @@ import pytest
 import toy
 from safetensors.numpy import load_file, save_file
 
-from xtc_jax.bert import BertConfig, apply, complete, load_huggingface, masked_lm_logits, masked_lm_shapes, save_huggingface
+from xtc_jax.bert import BertConfig, apply, complete, masked_lm_logits, masked_lm_shapes
 from xtc_jax.errors import UserError
-from xtc_jax.export import convert, load_model
-from xtc_jax.quantize import named_leaves
+from xtc_jax.formats import convert, load_huggingface, load_model, save_huggingface
+from xtc_jax.params import named_leaves
 
 CONFIG = BertConfig(
     vocab_size=40,

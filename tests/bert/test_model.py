@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import toy
 
-from xtc_jax.bert import BertConfig, apply, init, load_huggingface, model
+from xtc_jax.bert import BertConfig, apply, init, model
 from xtc_jax.compress import pack, ready
-from xtc_jax.quantize import fake_quantize, named_leaves, named_rules
+from xtc_jax.formats import load_huggingface
+from xtc_jax.params import named_leaves
+from xtc_jax.quantize import fake_quantize, named_rules
 
 CONFIG = BertConfig(
     vocab_size=60,

@@ -12,6 +12,7 @@ from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.compress import float32_bytes, pack, ready, size_account, unpack
 from xtc_jax.errors import UserError
 from xtc_jax.kernels import PackedTensor
+from xtc_jax.params import named_leaves
 from xtc_jax.quantize import (
     ActivationSpec,
     FakeQuantized,
@@ -19,7 +20,6 @@ from xtc_jax.quantize import (
     WeightSpec,
     assign_rules,
     fake_quantize,
-    named_leaves,
     named_rules,
     split,
     with_extra_rules,

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from xtc_jax.kernels import PackedTensor, pack_tensor
 from xtc_jax.kernels.packed_matmul import mosaic_gpu, reference
-from xtc_jax.kernels.packed_matmul.mosaic_gpu import Blocks
+from xtc_jax.kernels.packed_matmul.gpu_tiles import Blocks
 
 H100 = "NVIDIA H100 80GB HBM3"
 mosaic = pytest.mark.skipif(jax.__version_info__ < (0, 11, 2), reason="Mosaic GPU needs JAX 0.11.2")

@@ -12,10 +12,11 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from xtc_jax.devices import chip
 from xtc_jax.kernels import pack_codes, pack_tensor, packed_matmul
 from xtc_jax.kernels.packed_matmul import reference
 from xtc_jax.kernels.packed_matmul.mosaic_tpu import _gelu, matmul, matmul_bfloat16, prepare
-from xtc_jax.kernels.packed_matmul.tpu_tiles import Blocks, chip
+from xtc_jax.kernels.packed_matmul.tpu_tiles import Blocks
 from xtc_jax.kernels.packed_matmul.tpu_words import LAYOUT
 
 V5E, V5P, V7 = "TPU v5 lite", "TPU v5p", "TPU7x"

@@ -5,8 +5,9 @@ import itertools
 import jax.numpy as jnp
 import pytest
 
+from xtc_jax.devices import CHIPS, MIB, chip
 from xtc_jax.kernels.packed_matmul import tuning
-from xtc_jax.kernels.packed_matmul.tpu_tiles import CHIPS, MIB, Blocks, Shape, chip, choose, fits, legal, padded, vmem_bytes
+from xtc_jax.kernels.packed_matmul.tpu_tiles import Blocks, Shape, choose, fits, legal, padded, vmem_bytes
 
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 LAYERS = [(k, n) for h in (768, 1024, 384) for k, n in ((h, h), (h, 4 * h), (4 * h, h))]

@@ -11,7 +11,7 @@ import training
 import yaml
 from launching import LAUNCH, SWEEP, SWEEP_RUNS, WAITING, calls, executable, run, will_end
 
-from xtc_jax.train import Cluster, find_cluster
+from xtc_jax.parallel import Cluster, find_cluster
 
 SRUN = """#!/usr/bin/env bash
 # Starts SLURM_NTASKS processes; the status is the highest, or UNKNOWN.

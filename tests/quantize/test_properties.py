@@ -8,14 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from xtc_jax.quantize import (
-    binarize,
-    binarize_centred,
-    quantize_asymmetric,
-    quantize_symmetric,
-    ternarize,
-    ternarize_clipped,
-)
+from xtc_jax.quantize import binarize, binarize_centred, quantize_asymmetric, quantize_symmetric, ternarize, ternarize_clipped
 
 
 def integer(quantizer, bits):

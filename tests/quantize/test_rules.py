@@ -8,12 +8,12 @@ import pytest
 
 from xtc_jax.bert import BertConfig, init
 from xtc_jax.errors import UserError
+from xtc_jax.params import named_leaves
 from xtc_jax.quantize import (
     ActivationSpec,
     QuantRules,
     WeightSpec,
     assign_rules,
-    named_leaves,
     named_rules,
     parse_rule,
     weight_path,

@@ -8,13 +8,13 @@ import toy
 
 from xtc_jax.bert import apply
 from xtc_jax.errors import UserError
+from xtc_jax.params import named_leaves
 from xtc_jax.quantize import (
     QuantRules,
     WeightSpec,
     binarize,
     dequantize,
     fake_quantize,
-    named_leaves,
     named_rules,
     split,
     split_ternary,

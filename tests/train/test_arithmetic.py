@@ -11,22 +11,13 @@ import toy
 
 from xtc_jax.bert import complete
 from xtc_jax.compress import DistillSpec, LayerMap
+from xtc_jax.devices import fastest_arithmetic
 from xtc_jax.errors import UserError
-from xtc_jax.export import load_model
-from xtc_jax.quantize import ActivationSpec, fastest_arithmetic, named_rules
-from xtc_jax.recipe import make_recipe
-from xtc_jax.train import (
-    Objective,
-    OptimizerSpec,
-    choose_arithmetic,
-    init_state,
-    make_mesh,
-    make_optimizer,
-    make_train_step,
-    objective_losses,
-    put_batch,
-    put_replicated,
-)
+from xtc_jax.formats import load_model
+from xtc_jax.parallel import choose_arithmetic, make_mesh, put_batch, put_replicated
+from xtc_jax.quantize import ActivationSpec, named_rules
+from xtc_jax.recipe.recipe import make_recipe
+from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_train_step, objective_losses
 
 ARITHMETICS = ("int8", "float")
 SHAPE = replace(toy.FULL_SIZE, num_hidden_layers=2)

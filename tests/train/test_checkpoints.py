@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from xtc_jax.errors import UserError
-from xtc_jax.train import OptimizerSpec, init_state, make_mesh, make_optimizer, put_replicated
+from xtc_jax.parallel import make_mesh, put_replicated
+from xtc_jax.train import OptimizerSpec, init_state, make_optimizer
 from xtc_jax.train.checkpoints import Best, Progress, open_checkpoints
 from xtc_jax.train.seals import SEAL, damage
 from xtc_jax.train.state import TrainState

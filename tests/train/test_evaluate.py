@@ -6,8 +6,9 @@ import pytest
 import toy
 
 from xtc_jax.bert import apply
+from xtc_jax.parallel import make_mesh, put_replicated
 from xtc_jax.quantize import fake_quantize, named_rules
-from xtc_jax.train import evaluate, make_eval_step, make_mesh, predict_logits, put_replicated
+from xtc_jax.train import evaluate, make_eval_step, predict_logits
 
 CONFIG = toy.shape()
 

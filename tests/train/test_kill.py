@@ -6,7 +6,7 @@ import signal
 import pytest
 from killing import Killer
 
-from xtc_jax.cli import PREEMPTED
+from xtc_jax.cli.main import PREEMPTED
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import toy
 
 from xtc_jax.compress import DistillSpec, layer_map
 from xtc_jax.errors import UserError
-from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, named_leaves, named_rules
+from xtc_jax.params import named_leaves
+from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, named_rules
 from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, clear_checkpoints, loop, train
 from xtc_jax.train.checkpoints import Checkpoints
 from xtc_jax.train.metrics import read_metrics

@@ -5,7 +5,7 @@ import optax
 import pytest
 import toy
 
-from xtc_jax.quantize import named_leaves
+from xtc_jax.params import named_leaves
 from xtc_jax.train import OptimizerSpec, learning_rates, make_optimizer, schedule
 from xtc_jax.train.optimizer import decayed
 

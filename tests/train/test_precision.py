@@ -13,13 +13,13 @@ import pytest
 import toy
 
 from xtc_jax.compress import DistillSpec, layer_map, reduce_layers
+from xtc_jax.parallel import make_mesh
 from xtc_jax.quantize import QUANTIZERS, ActivationSpec, named_rules
 from xtc_jax.train import (
     Objective,
     OptimizerSpec,
     init_state,
     make_eval_step,
-    make_mesh,
     make_optimizer,
     make_train_step,
     objective_losses,

@@ -7,7 +7,8 @@ import toy
 import training
 
 from xtc_jax.compress import DistillSpec, layer_map
-from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, loop, make_mesh, train
+from xtc_jax.parallel import make_mesh
+from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, loop, train
 from xtc_jax.train.metrics import read_metrics
 
 SHAPE, STEPS = toy.shape(1), 30

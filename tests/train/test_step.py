@@ -8,19 +8,17 @@ import pytest
 import toy
 
 from xtc_jax.compress import DistillSpec, layer_map, reduce_layers
-from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, fake_quantize, named_leaves, named_rules, with_extra_rules
+from xtc_jax.parallel import make_mesh, put_batch, put_replicated, put_sharded
+from xtc_jax.params import named_leaves
+from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, fake_quantize, named_rules, with_extra_rules
 from xtc_jax.train import (
     Objective,
     OptimizerSpec,
     init_state,
     make_eval_step,
-    make_mesh,
     make_optimizer,
     make_train_step,
     objective_losses,
-    put_batch,
-    put_replicated,
-    put_sharded,
 )
 from xtc_jax.train.state import TrainState
 from xtc_jax.train.step import PROJECTION, forward, student_params, trainable

@@ -13,7 +13,7 @@ from jax.errors import JaxRuntimeError
 from xtc_jax.aot.bound import Bound, lower_bound, product_rates
 from xtc_jax.aot.collectives import Collective, find_collectives
 from xtc_jax.aot.flops import matmul_operations
-from xtc_jax.aot.hlo import parse
+from xtc_jax.aot.hlo_text import parse
 from xtc_jax.aot.sharded import paper_collectives
 from xtc_jax.aot.step import Step, shard_bytes
 from xtc_jax.aot.topology import Slice
@@ -76,23 +76,23 @@ class Account:
     seconds: float
 
 
-def account(step: Step, slice_: Slice, begun: float, say: Callable[[str], None], quick: bool = False) -> Account:
+def account(step: Step, slice_: Slice, begun: float, log: Callable[[str], None], quick: bool = False) -> Account:
     """Compile ``step`` for ``slice_``, or lower it where there is no compiler, and read off what it takes.
 
     Args:
       step: traced.
       slice_: what it was traced for.
       begun: of ``time.monotonic``, when tracing began.
-      say: told what is being done.
+      log: receives a line of text about each step of the work.
       quick: compile at XLA's level O1, in a seventh of the time: another program than the one that trains, which moves twice as
         much from and to HBM; its memory and collectives are nearly the same.
     """
     operations = {dtype: count / slice_.count for dtype, count in matmul_operations(step.traced.jaxpr).items()}
-    say(f"lowering for {slice_.platform}")
+    log(f"lowering for {slice_.platform}")
     lowered = step.traced.lower(lowering_platforms=(slice_.platform,))
     if not slice_.compiles:
         return _on_paper(step, slice_, operations, begun)
-    say(f"compiling for {slice_.name}, {slice_.count} devices{' at O1' if quick else '; some minutes for a BERT-base'}")
+    log(f"compiling for {slice_.name}, {slice_.count} devices{' at O1' if quick else '; some minutes for a BERT-base'}")
     try:
         with _level("O1" if quick else ""):
             compiled = lowered.compile()

@@ -7,7 +7,7 @@ import jax
 from xtc_jax.aot.account import Memory
 from xtc_jax.aot.step import Step, shard_bytes, slice_mesh
 from xtc_jax.aot.topology import Slice
-from xtc_jax.train import shardings
+from xtc_jax.parallel import shardings
 
 _MOST = 1024
 _HALF = 0.6

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from xtc_jax.aot.collectives import Collective
-from xtc_jax.peaks import Peaks
+from xtc_jax.devices import Peaks
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from xtc_jax.aot.hlo import Computation, Executed, Instruction, Module, executed
+from xtc_jax.aot.hlo_text import Computation, Executed, Instruction, Module, executed
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _SCATTER = "all-reduce-scatter"

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from xtc_jax.bert import BertConfig, read_config, with_head
+from xtc_jax.bert import BertConfig, with_head
 from xtc_jax.data import PINNED, cache_directory, default_buckets, find_task
 from xtc_jax.errors import UserError
-from xtc_jax.recipe import Recipe
+from xtc_jax.formats import read_config
+from xtc_jax.recipe.recipe import Recipe
 
 
 def _shape(layers: int, hidden: int, heads: int) -> BertConfig:

@@ -10,7 +10,7 @@ from xtc_jax.aot.bound import product_rates
 from xtc_jax.aot.step import Step
 from xtc_jax.aot.topology import Slice
 from xtc_jax.errors import UserError
-from xtc_jax.train import check_batch
+from xtc_jax.parallel import check_batch
 
 _MILLI = 1e3
 

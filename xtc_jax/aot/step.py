@@ -13,26 +13,23 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 from xtc_jax.aot.topology import Slice
 from xtc_jax.bert import BertConfig, init
 from xtc_jax.compress import reduce_layers
+from xtc_jax.devices import Arithmetic, fastest_arithmetic
 from xtc_jax.errors import UserError
-from xtc_jax.plan import StagePlan, make_objective, shape_stages
-from xtc_jax.quantize import Arithmetic, Params, fastest_arithmetic, split
-from xtc_jax.recipe import Recipe
+from xtc_jax.parallel import AXES, batch_sharding, make_mesh, mesh_sizes, replicated, shardings
+from xtc_jax.params import Params
+from xtc_jax.pipeline.plan import StagePlan, make_objective, shape_stages
+from xtc_jax.quantize import split
+from xtc_jax.recipe.recipe import Recipe
 from xtc_jax.train import (
-    AXES,
     Objective,
     OptimizerSpec,
     TrainState,
     init_state,
-    make_mesh,
     make_optimizer,
     make_train_step,
-    mesh_sizes,
-    replicated,
-    shardings,
     student_params,
     trainable,
 )
-from xtc_jax.train import split as split_batch
 
 Shapes = Any
 """A pytree of ``jax.ShapeDtypeStruct``."""
@@ -182,7 +179,7 @@ def _batch(rows: int, length: int, config: BertConfig, mesh: Mesh) -> Shapes:
     """As :func:`xtc_jax.data.batches.collate` makes them."""
 
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=split_batch(mesh))
+        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=batch_sharding(mesh))
 
     return {
         "input_ids": array(jnp.int32, length),

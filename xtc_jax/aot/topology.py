@@ -3,62 +3,14 @@
 import importlib.util
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import jax
 from jax.errors import JaxRuntimeError
 
+from xtc_jax.aot.libtpu import Compiler
+from xtc_jax.devices import CHIP_LINKS, GPU_NODES, GPUS, SLICES, V4_PEAKS, Peaks, known_peaks
 from xtc_jax.errors import UserError
-from xtc_jax.kernels.aot import Compiler
-from xtc_jax.peaks import GPUS, Peaks, known_peaks
-
-_GIB, _GB = 2**30, 10**9
-SLICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "v4": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
-        "v5e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-        "v5p": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
-        "v6e": ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
-        "tpu7x": ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
-    }
-)
-"""The shapes that Google Cloud documents (cloud.google.com/tpu/docs), larger ones left out; libtpu takes more."""
-
-
-@dataclass(frozen=True)
-class _Chip:
-    """``hbm``: bytes per chip; ``link``: bytes per second in one direction of one link; ``ring``: an axis of a multiple of this
-    many chips is closed to a ring.
-    """
-
-    hbm: int
-    link: float
-    ring: int
-
-
-_CHIPS: Mapping[str, _Chip] = MappingProxyType(
-    {
-        "v4": _Chip(32 * _GIB, 50e9, 4),
-        "v5e": _Chip(16 * _GIB, 50e9, 16),
-        "v5p": _Chip(95 * _GIB, 100e9, 4),
-        "v6e": _Chip(32 * _GIB, 100e9, 16),
-        "tpu7x": _Chip(192 * _GIB, 100e9, 4),
-    }
-)
-"""HBM and interconnect from Google Cloud's page of each generation: both directions of all links of a chip together are 600,
-400, 1200, 800 and 1200 GB/s; a chip of a 2D torus (v5e, v6e) has 4 links, one of a 3D torus 6."""
-_V4 = Peaks({"int8": 137.5e12, "bfloat16": 137.5e12, "float32": 34e12}, 0.614e12, "jax/_src/tpu_info.py")
-"""One TensorCore of two: without flags libtpu makes each a device."""
-_NODES: Mapping[str, tuple[str, int, float, str]] = MappingProxyType(
-    {
-        "h100": ("NVIDIA H100", 80 * _GB, 450e9, "9.0"),
-        "h200": ("NVIDIA H200", 141 * _GB, 450e9, "9.0"),
-        "a100": ("NVIDIA A100", 80 * _GB, 300e9, "8.0"),
-    }
-)
-"""Name, memory, bytes per second in one direction of NVLink, and compute capability, from NVIDIA's data sheets."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +54,8 @@ def find_slice(name: str) -> Slice:
       UserError: unknown; lists what is known. Or libtpu, which knows TPUs, is not installed.
     """
     family, _, shape = re.sub(r"^cuda\b", "h100", name).partition(":")
-    if family in _NODES and re.fullmatch(r"([1-9]\d*)?", shape):
-        kind, hbm, link, capability = _NODES[family]
+    if family in GPU_NODES and re.fullmatch(r"([1-9]\d*)?", shape):
+        kind, hbm, link, capability = GPU_NODES[family]
         count = int(shape or 8)
         jax.config.update("jax_platforms", "cpu")  # else JAX looks for a GPU
         known = next(found for short, found in GPUS.items() if short in kind)
@@ -125,9 +77,9 @@ def _tpu_slice(family: str, shape: str) -> Slice:
         devices = Compiler(bundles=False).devices(name)
     except JaxRuntimeError as error:
         raise UserError(f"--topology={name}: libtpu refuses it ({_one_line(error)}); {_known()}") from None
-    chip, sides = _CHIPS[family], [int(side) for side in shape.split("x")]
+    chip, sides = CHIP_LINKS[family], [int(side) for side in shape.split("x")]
     per_chip = len(devices) // _chips(shape)
-    known = _V4 if family == "v4" else known_peaks(devices[0].device_kind)
+    known = V4_PEAKS if family == "v4" else known_peaks(devices[0].device_kind)
     links = chip.link * corner_links(sides, chip.ring) / per_chip
     return Slice(
         name, "tpu", devices[0].device_kind, "", devices, len(devices), _chips(shape), chip.hbm // per_chip, known, links

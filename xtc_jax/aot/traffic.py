@@ -6,7 +6,7 @@ compiler keeps in the chip's own memory count when they are copied from or to HB
 analysis, but for memory spaces, which that does not tell apart.
 """
 
-from xtc_jax.aot.hlo import Computation, Instruction, Module, executed
+from xtc_jax.aot.hlo_text import Computation, Instruction, Module, executed
 
 _FREE = frozenset(
     {"after-all", "bitcast", "call", "conditional", "constant", "get-tuple-element", "iota", "parameter", "partition-id"}

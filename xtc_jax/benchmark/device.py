@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from xtc_jax.peaks import Peaks, known_peaks
+from xtc_jax.devices import Peaks, known_peaks
 
 _PACKAGES = ("jax", "jaxlib", "libtpu", "numpy", "flax", "onnxruntime")
 _INTEGER_UNITS: Mapping[str, set[str]] = {

@@ -15,8 +15,9 @@ from xtc_jax.benchmark.results import Benchmark
 from xtc_jax.benchmark.timing import interleave, ratio
 from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.compress import pack, ready
-from xtc_jax.peaks import Peaks
-from xtc_jax.quantize import Params, named_rules
+from xtc_jax.devices import Peaks
+from xtc_jax.params import Params
+from xtc_jax.quantize import named_rules
 
 SIZES = ((1, 32), (1, 128), (8, 128))
 """``(batch, length)``."""
@@ -33,7 +34,7 @@ Forward = Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def measure_encoder(
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     command: str,
     config: BertConfig | None = None,
     sizes: Sequence[tuple[int, int]] = SIZES,
@@ -42,21 +43,21 @@ def measure_encoder(
     """Time the forms of one classifier in turn.
 
     Args:
-      say: told what is being done.
+      log: receives a line of text about each step of the work.
       command: to be repeated, for the record.
       config: shape of the BERT; BERT-base where there is none.
       sizes: ``(batch, length)``.
       rounds: of turns.
     """
     config, device = config or BertConfig(), jax.devices()[0]
-    say(f"encoder: {config.num_hidden_layers} layers of {config.hidden_size}, random weights, packed with 2 and 1 bit")
+    log(f"encoder: {config.num_hidden_layers} layers of {config.hidden_size}, random weights, packed with 2 and 1 bit")
     params = jax.jit(functools.partial(init, config))(jax.random.key(0))
     packed = {name: ready(pack(params, named_rules("paper-50x", bits))) for name, bits in _PACKED.items()}
     best = peaks(device)
-    sessions, missing = _sessions(config, params, say)
+    sessions, missing = _sessions(config, params, log)
     rows = []
     for batch, length in sizes:
-        say(f"encoder: {batch} x {length}")
+        log(f"encoder: {batch} x {length}")
         row = _row(config, params, packed, sessions, (batch, length), rounds)
         rows.append(row | {_ROOFLINE: 1e3 * roofline(config, batch, length, best) if best else None})
     title = f"{config.num_hidden_layers}-layer encoder, hidden size {config.hidden_size}, on {device.device_kind}"
@@ -77,11 +78,11 @@ def roofline(config: BertConfig, batch: int, length: int, best: Peaks) -> float:
     return best.seconds("int8", 2 * tokens * weights, weights / 4) + best.seconds("float32", attention, 0)
 
 
-def _sessions(config: BertConfig, params: Params, say: Callable[[str], None]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _sessions(config: BertConfig, params: Params, log: Callable[[str], None]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What ONNX Runtime has to offer, and a note where it has nothing."""
     if not all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime")):
         return {}, ("ONNX Runtime is not installed: pip install 'xtc_jax[benchmark]'.",)
-    say("encoder: the same model for ONNX Runtime, and its int8 form")
+    log("encoder: the same model for ONNX Runtime, and its int8 form")
     model = onnx_model(config, jax.tree.map(np.asarray, params))
     return {_ORT: session(model), _ORT_INT8: session(dynamic_int8(model))}, ()
 

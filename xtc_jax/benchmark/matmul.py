@@ -30,7 +30,7 @@ _NOTES = (
 
 
 def measure_matmul(
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     command: str,
     shapes: Sequence[tuple[int, int]] = SHAPES,
     tokens: Sequence[int] = TOKENS,
@@ -40,7 +40,7 @@ def measure_matmul(
     """Check every product against int64, then time it against its rivals.
 
     Args:
-      say: told what is being measured.
+      log: receives a line of text about each measurement.
       command: to be repeated, for the record.
       shapes: ``(K, N)`` of weights.
       tokens: rows of the activations.
@@ -54,7 +54,7 @@ def measure_matmul(
     limits, rows = peaks(device), []
     for k, n in shapes:
         for m in tokens:
-            say(f"matmul: {m} x {k} times {k} x {n}")
+            log(f"matmul: {m} x {k} times {k} x {n}")
             rows += _rows(device, (m, k, n), backend, rounds, limits)
     source = () if limits is None else (f"Peaks of the roofline: {limits.source}.",)
     title = f"packed matmul on {device.device_kind}"

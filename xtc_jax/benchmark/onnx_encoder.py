@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xtc_jax.bert import BertConfig
-from xtc_jax.quantize import Params
+from xtc_jax.params import Params
 
 OPSET = 20
 """The first with both LayerNormalization and Gelu."""

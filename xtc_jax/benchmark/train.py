@@ -15,21 +15,15 @@ import numpy as np
 from xtc_jax.benchmark.device import environment, label
 from xtc_jax.benchmark.results import Benchmark
 from xtc_jax.benchmark.timing import interleave, ratio
-from xtc_jax.bert import BertConfig, complete, save_huggingface
+from xtc_jax.bert import BertConfig, complete
 from xtc_jax.compress import DistillSpec, LayerMap
+from xtc_jax.devices import Arithmetic
 from xtc_jax.errors import UserError
-from xtc_jax.export import load_model
-from xtc_jax.quantize import Arithmetic, Params, named_rules
-from xtc_jax.train import (
-    Objective,
-    OptimizerSpec,
-    init_state,
-    make_mesh,
-    make_optimizer,
-    make_train_step,
-    put_batch,
-    put_replicated,
-)
+from xtc_jax.formats import load_model, save_huggingface
+from xtc_jax.parallel import make_mesh, put_batch, put_replicated
+from xtc_jax.params import Params
+from xtc_jax.quantize import named_rules
+from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_train_step
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "torch_deepspeed_step.py"
 _TURN = 4
@@ -41,7 +35,7 @@ Turn = Callable[[], Any]
 
 
 def measure_train(
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     command: str,
     model: str = "pinned:all-MiniLM-L6-v2",
     torch_python: str = "",
@@ -52,7 +46,7 @@ def measure_train(
     """Time the step that distils ``model`` into itself at 1 bit: no dropout, one batch of random tokens, the same for all.
 
     Args:
-      say: told what is being done.
+      log: receives a line of text about each step of the work.
       command: to be repeated, for the record.
       model: a checkpoint.
       torch_python: an interpreter with torch and DeepSpeed 0.16.4, see ``benchmarks/torch_deepspeed_step.py``; "" has none.
@@ -74,7 +68,7 @@ def measure_train(
     with ExitStack() as stack:
         if torch_python:
             contestants[_TORCH] = stack.enter_context(_torch_turn(torch_python, config, params, ids.shape))
-        say(f"train: {', '.join(contestants)}; {rounds} turns of {_TURN} steps each, after compiling")
+        log(f"train: {', '.join(contestants)}; {rounds} turns of {_TURN} steps each, after compiling")
         times = interleave(contestants, rounds)
     ours = times[next(iter(_OURS))]
     table = [

@@ -1,8 +1,6 @@
 """The shape of a BERT, read from and written to a Hugging Face ``config.json``."""
 
-import json
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 from xtc_jax.errors import UserError
@@ -56,23 +54,6 @@ class BertConfig:
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
-
-
-def read_config(path: Path) -> BertConfig:
-    """Read ``config.json``.
-
-    Raises:
-      UserError: no such file, not JSON, or not the configuration of a BERT encoder this package runs.
-    """
-    try:
-        raw = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a model directory holds config.json and its weights") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON file ({error})") from None
-    if not isinstance(raw, dict):
-        raise UserError(f"{path}: not a model configuration")
-    return config_from_dict(raw, str(path))
 
 
 def config_from_dict(raw: dict[str, Any], where: str) -> BertConfig:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from xtc_jax.bert.config import BertConfig
 from xtc_jax.bert.linear import LayerNorm, linear
 from xtc_jax.bert.model import Embeddings, Encoder
-from xtc_jax.quantize import Params
+from xtc_jax.params import Params
 
 MASKED_LM = "cls"
 """The key of the head in ``params``."""

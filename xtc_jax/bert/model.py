@@ -16,7 +16,8 @@ from jaxtyping import Array, Int
 
 from xtc_jax.bert.config import BertConfig
 from xtc_jax.bert.linear import Embedding, LayerNorm, Linear
-from xtc_jax.quantize import Params, einsum
+from xtc_jax.params import Params
+from xtc_jax.quantize import einsum
 
 _MASKED = -1e9
 """Added to masked scores: finite, so that a row of padding gives a uniform softmax and not NaN."""

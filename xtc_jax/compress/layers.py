@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from xtc_jax.errors import UserError
-from xtc_jax.quantize import Params
+from xtc_jax.params import Params
 
 
 @dataclass(frozen=True)

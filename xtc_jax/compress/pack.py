@@ -11,7 +11,8 @@ from jaxtyping import Array
 from xtc_jax.bert import sums_integers
 from xtc_jax.errors import UserError
 from xtc_jax.kernels import PackedTensor, pack_tensor, prepare
-from xtc_jax.quantize import INPUT_RANGE, Params, QuantRules, assign_rules, weight_levels
+from xtc_jax.params import Params
+from xtc_jax.quantize import INPUT_RANGE, QuantRules, assign_rules, weight_levels
 
 
 def pack(params: Params, rules: QuantRules) -> Params:

@@ -1,19 +1,7 @@
 """Tasks, where their examples come from, and how they become batches."""
 
-from xtc_jax.data.augment import STOP_WORDS, Candidates, Choices, Sentence, augment_rows, rounds_of
 from xtc_jax.data.batches import Batch, Dataset, default_buckets, eval_batches, plan_epoch, train_batches
 from xtc_jax.data.metrics import compute_all, compute_metrics, far_below_chance
-from xtc_jax.data.parts import (
-    Job,
-    assemble,
-    finished_parts,
-    is_finished,
-    open_parts,
-    part_file,
-    remove_parts,
-    run_processes,
-    write_part,
-)
 from xtc_jax.data.pinned import PINNED, cache_directory, pinned_directory
 from xtc_jax.data.sources import (
     Examples,
@@ -32,19 +20,12 @@ from xtc_jax.data.tokens import Tokens, load_tokenizer, tokenize
 __all__ = [
     "GLUE",
     "PINNED",
-    "STOP_WORDS",
     "Batch",
-    "Candidates",
-    "Choices",
     "Dataset",
     "Examples",
-    "Job",
-    "Sentence",
     "Task",
     "Tokens",
     "Unlabelled",
-    "assemble",
-    "augment_rows",
     "cache_directory",
     "compute_all",
     "compute_metrics",
@@ -54,22 +35,14 @@ __all__ = [
     "evenly_spaced",
     "far_below_chance",
     "find_task",
-    "finished_parts",
-    "is_finished",
     "load_examples",
     "load_table",
     "load_tokenizer",
     "load_unlabelled",
-    "open_parts",
-    "part_file",
     "pinned_directory",
     "plan_epoch",
-    "remove_parts",
-    "rounds_of",
-    "run_processes",
     "splits_of",
     "table_examples",
     "tokenize",
     "train_batches",
-    "write_part",
 ]

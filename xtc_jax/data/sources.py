@@ -76,7 +76,7 @@ def read_table(path: Path, text: tuple[str, ...] = ()) -> pa.Table:
 
     Args:
       path: the file.
-      text: columns that are text whatever they look like; csv and tsv do not say, and "007" is no number.
+      text: columns that are text whatever they look like; csv and tsv do not log, and "007" is no number.
 
     Raises:
       UserError: no such file, another suffix, or a damaged file.

@@ -14,14 +14,13 @@ from xtc_jax.kernels.layout import (
     unpack_base3,
     unpack_codes,
 )
-from xtc_jax.kernels.packed_matmul import ACTIVATIONS, BACKENDS, CHIPS, Choice, choose, integer_matmul, packed_matmul, prepare
+from xtc_jax.kernels.packed_matmul import ACTIVATIONS, BACKENDS, Choice, choose, integer_matmul, packed_matmul, prepare
 from xtc_jax.kernels.tensor import PackedTensor, pack_tensor
 
 __all__ = [
     "ACTIVATIONS",
     "BACKENDS",
     "BASE3",
-    "CHIPS",
     "INT8",
     "PLANES256",
     "STORED_LAYOUTS",

@@ -1,28 +1,20 @@
 """Quantizers with straight-through gradients, and the rules that say where they apply."""
 
-from xtc_jax.quantize.activations import (
-    ACTIVATION_BITS,
-    RANGES,
-    ActivationSpec,
-    activation_levels,
-    quantize_activations,
-)
+from xtc_jax.quantize.activations import ACTIVATION_BITS, RANGES, ActivationSpec, activation_levels, quantize_activations
 from xtc_jax.quantize.binary import binarize, binarize_centred, quantize_binary
 from xtc_jax.quantize.fake import (
     INPUT_RANGE,
     FakeQuantized,
     FakeQuantizedTable,
-    Params,
     assign_rules,
     fake_quantize,
-    named_leaves,
     quantize_weight,
     weight_levels,
     with_input_ranges,
 )
 from xtc_jax.quantize.groups import Granularity, Levels, dequantize, group_count, straight_through
 from xtc_jax.quantize.integer import quantize_asymmetric, quantize_symmetric
-from xtc_jax.quantize.matmul import Arithmetic, einsum, fastest_arithmetic, matmul, quantized_matmul
+from xtc_jax.quantize.matmul import einsum, matmul, quantized_matmul
 from xtc_jax.quantize.rules import RULE_SETS, QuantRules, named_rules, parse_rule, weight_path, with_extra_rules
 from xtc_jax.quantize.spec import QUANTIZERS, WeightSpec, check_spec, parse_bits, parse_spec
 from xtc_jax.quantize.split import split, split_ternary
@@ -35,12 +27,10 @@ __all__ = [
     "RANGES",
     "RULE_SETS",
     "ActivationSpec",
-    "Arithmetic",
     "FakeQuantized",
     "FakeQuantizedTable",
     "Granularity",
     "Levels",
-    "Params",
     "QuantRules",
     "WeightSpec",
     "activation_levels",
@@ -51,10 +41,8 @@ __all__ = [
     "dequantize",
     "einsum",
     "fake_quantize",
-    "fastest_arithmetic",
     "group_count",
     "matmul",
-    "named_leaves",
     "named_rules",
     "parse_bits",
     "parse_rule",

@@ -9,18 +9,18 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from xtc_jax.devices import Arithmetic
 from xtc_jax.errors import UserError
+from xtc_jax.params import Params, named_leaves
 from xtc_jax.quantize.activations import ActivationSpec, quantize_activations
 from xtc_jax.quantize.binary import binary_levels
 from xtc_jax.quantize.groups import Levels, dequantize, group_count, pass_gradient, straight_through
 from xtc_jax.quantize.integer import asymmetric_levels, symmetric_levels
-from xtc_jax.quantize.matmul import Arithmetic, matmul, quantized_matmul
+from xtc_jax.quantize.matmul import matmul, quantized_matmul
 from xtc_jax.quantize.rules import QuantRules
 from xtc_jax.quantize.spec import WeightSpec
 from xtc_jax.quantize.ternary import CLIP, clip_gate, ternary_levels
 
-Params = Any
-"""A pytree of parameters: nested dicts whose leaves are arrays (or nodes that stand for one)."""
 INPUT_RANGE = "input_range"
 """Name of the leaf, beside a Linear's weight, that holds the running range of its input."""
 
@@ -118,12 +118,6 @@ def round_mantissa(x: Float[Array, "..."], bits: int) -> Float[Array, "..."]:
     ``reduce_precision`` and not a pair of casts: XLA may elide the casts. Values under 2^-14 become 0.
     """
     return jax.lax.reduce_precision(x, exponent_bits=5, mantissa_bits=bits)
-
-
-def named_leaves(params: Params) -> dict[str, Any]:
-    """``{"encoder/layer_0/…/weight": leaf}`` in tree order."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def assign_rules(params: Params, rules: QuantRules) -> dict[str, WeightSpec]:

@@ -10,12 +10,12 @@ integer up to 256.
 
 import functools
 import re
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from xtc_jax.devices import Arithmetic
 from xtc_jax.quantize.activations import ActivationSpec, activation_levels, range_cotangent, used_range
 
 
@@ -59,28 +59,7 @@ def matmul(x: Float[Array, "*batch k"], weight: Float[Array, "n k"]) -> Float[Ar
     return einsum(f"{batch}k,nk->{batch}n", x, weight)
 
 
-Arithmetic = Literal["int8", "float"]
 Residual = tuple[Array, Array, Array, Array | None, Array | None]
-
-_INT8_TPUS = frozenset({"TPU v5 lite", "TPU v5e", "TPU v5", "TPU v5p", "TPU v6 lite", "TPU v6e"})
-
-
-def fastest_arithmetic(platform: str, device_kind: str, compute_capability: str = "") -> Arithmetic:
-    """In what a device multiplies small integers fastest: what a config means by ``arithmetic="auto"``.
-
-    A CPU multiplies int8 faster than float32, or as fast if it has no VNNI (x86, both versions of JAX: benchmarks/README.md);
-    so do an NVIDIA GPU of 8.0 or later and a TPU v5e, v5p or v6e, whose matrix units have int8. TPU v4 has none, v7 makes
-    bfloat16 of it.
-
-    Args:
-      platform: ``cpu``, ``gpu`` or ``tpu``: ``jax.Device.platform``.
-      device_kind: ``jax.Device.device_kind``.
-      compute_capability: that of an NVIDIA GPU, ``"8.0"``; other GPUs have none, or a name.
-    """
-    if platform == "gpu":
-        version = re.fullmatch(r"(\d+)\.\d+", compute_capability)
-        return "int8" if version and int(version[1]) >= 8 else "float"
-    return "int8" if platform == "cpu" or device_kind in _INT8_TPUS else "float"
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))

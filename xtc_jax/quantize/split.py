@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xtc_jax.errors import UserError
-from xtc_jax.quantize.fake import Params, assign_rules, weight_levels
+from xtc_jax.params import Params
+from xtc_jax.quantize.fake import assign_rules, weight_levels
 from xtc_jax.quantize.rules import QuantRules
 from xtc_jax.quantize.ternary import CLIP
 

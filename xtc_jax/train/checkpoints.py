@@ -25,15 +25,15 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from xtc_jax.errors import UserError
-from xtc_jax.quantize import Params
-from xtc_jax.train.distributed import lost_process
+from xtc_jax.parallel.processes import lost_process
+from xtc_jax.params import Params
 from xtc_jax.train.identity import Identity, first_difference
 from xtc_jax.train.seals import SEAL, damage, seal
 from xtc_jax.train.state import TrainState
 
 _RECORD = "run.json"
 _DAMAGED = ".damaged"
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,11 @@ class Checkpoints:
       identity: of the run; checkpoints of another one are refused.
       keep: how many there are at most, the newest.
       minutes: between saves, see :meth:`due`.
-      say: told of damaged checkpoints.
+      log: receives a line about each damaged checkpoint.
     """
 
-    def __init__(self, directory: Path, identity: Identity, keep: int, minutes: float, say: Say) -> None:
-        self._directory, self._identity, self._keep, self._minutes, self._say = directory, identity, keep, minutes, say
+    def __init__(self, directory: Path, identity: Identity, keep: int, minutes: float, log: Log) -> None:
+        self._directory, self._identity, self._keep, self._minutes, self._log = directory, identity, keep, minutes, log
         self._worker = ThreadPoolExecutor(1, "checkpoint")
         self._saving: Future[None] | None = None
         self._saved = time.monotonic()
@@ -152,7 +152,7 @@ class Checkpoints:
             self._fail(error)
 
     def _fail(self, error: Exception) -> NoReturn:
-        """Say what happened and what is left. Of tensorstore's long messages the number of the system's error tells enough.
+        """Log what happened and what is left. Of tensorstore's long messages the number of the system's error tells enough.
 
         An error because another process was lost is raised as it is: it is not the disk's.
         """
@@ -200,7 +200,7 @@ class Checkpoints:
     def _newest_undamaged(self) -> int | None:
         for path in sorted(self._directory.iterdir()):
             if path.is_dir() and path.suffix != _DAMAGED and not (path / SEAL).exists():
-                self._say(f"{path} is half-written; deleted")
+                self._log(f"{path} is half-written; deleted")
                 shutil.rmtree(path)
         for step in self._steps():
             path = self._directory / str(step)
@@ -208,7 +208,7 @@ class Checkpoints:
             if not problem:
                 return step
             aside = path.with_suffix(_DAMAGED)
-            self._say(f"{path} is damaged ({problem}); moved to {aside.name}, the one before it is used")
+            self._log(f"{path} is damaged ({problem}); moved to {aside.name}, the one before it is used")
             shutil.rmtree(aside, ignore_errors=True)
             path.rename(aside)
         return None
@@ -219,7 +219,7 @@ class Checkpoints:
 
 
 @contextmanager
-def open_checkpoints(directory: Path, identity: Identity, keep: int, minutes: float, say: Say) -> Iterator[Checkpoints]:
+def open_checkpoints(directory: Path, identity: Identity, keep: int, minutes: float, log: Log) -> Iterator[Checkpoints]:
     """The checkpoints in ``directory``, which is created. Saves are asynchronous; leaving the context waits for them.
 
     Raises:
@@ -231,7 +231,7 @@ def open_checkpoints(directory: Path, identity: Identity, keep: int, minutes: fl
             tempfile.TemporaryFile(dir=directory).close()  # an error now, not after the first minutes of training
         except OSError as error:
             raise UserError(f"{directory}: no checkpoint can be written there ({error.strerror})") from None
-    checkpoints = Checkpoints(directory.absolute(), identity, keep, minutes, say)
+    checkpoints = Checkpoints(directory.absolute(), identity, keep, minutes, log)
     try:
         yield checkpoints
         checkpoints.wait()

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from xtc_jax.data import Dataset, Task, compute_all, eval_batches
-from xtc_jax.quantize import Params
-from xtc_jax.train.mesh import local_rows, put_batch
+from xtc_jax.parallel.mesh import local_rows, put_batch
+from xtc_jax.params import Params
 from xtc_jax.train.step import EvalStep
 
 

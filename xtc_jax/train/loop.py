@@ -11,19 +11,19 @@ import jax
 
 from xtc_jax.data import Dataset, Task, train_batches
 from xtc_jax.errors import Preempted
-from xtc_jax.quantize import Params
+from xtc_jax.parallel.mesh import check_batch, fetch, local_rows, make_mesh, put_batch
+from xtc_jax.parallel.preemption import preemption_notice
+from xtc_jax.parallel.processes import is_first
+from xtc_jax.parallel.sharding import put_sharded
+from xtc_jax.params import Params
 from xtc_jax.train.checkpoints import Best, Checkpoints, Progress, copy, open_checkpoints
-from xtc_jax.train.distributed import is_first
 from xtc_jax.train.evaluate import evaluate
 from xtc_jax.train.identity import run_identity
-from xtc_jax.train.mesh import check_batch, fetch, local_rows, make_mesh, put_batch
 from xtc_jax.train.meter import Meter, split_of
 from xtc_jax.train.metrics import Record, metrics_writer, notice, progress
 from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer
 from xtc_jax.train.phases import Phases, watchdog
-from xtc_jax.train.preemption import preemption_notice
 from xtc_jax.train.profiling import profiler
-from xtc_jax.train.sharding import put_sharded
 from xtc_jax.train.state import TrainState, init_state
 from xtc_jax.train.step import EvalStep, Objective, TrainStep, make_eval_step, make_train_step, student_params, trainable
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
-from xtc_jax.train.distributed import is_first
+from xtc_jax.parallel.processes import is_first
 
 Record = dict[str, float]
 Write = Callable[[int, Record], None]

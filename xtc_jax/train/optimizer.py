@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from xtc_jax.quantize import Params
+from xtc_jax.params import Params
 
 _NO_DECAY = re.compile(r"bias$|LayerNorm/")
 

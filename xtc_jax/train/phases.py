@@ -67,7 +67,7 @@ class Phases:
 @contextmanager
 def watchdog(
     phases: Phases,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     factor: float = 10.0,
     least: float = 60.0,
     first: float = 600.0,
@@ -82,7 +82,7 @@ def watchdog(
             stalled = phases.stalled(factor, least, first)
             if stalled is not None and stalled[1] != said:
                 name, said, seconds = stalled
-                say(f"no progress for {seconds:.0f} s in phase '{name}'; still waiting")
+                log(f"no progress for {seconds:.0f} s in phase '{name}'; still waiting")
 
     thread = threading.Thread(target=watch, name="watchdog", daemon=True)
     thread.start()

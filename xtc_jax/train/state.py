@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from xtc_jax.quantize import Params
+from xtc_jax.params import Params
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state", "key"], meta_fields=[])

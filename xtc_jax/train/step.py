@@ -12,9 +12,10 @@ from jaxtyping import Array
 
 from xtc_jax.bert import BertConfig, BertOutput, apply
 from xtc_jax.compress import DistillSpec, LayerMap, Term, distillation_terms, label_loss, new_projection
-from xtc_jax.quantize import INPUT_RANGE, Arithmetic, Params, QuantRules, fake_quantize, with_input_ranges
-from xtc_jax.train.mesh import replicated, split
-from xtc_jax.train.sharding import gathered, shardings
+from xtc_jax.devices import Arithmetic
+from xtc_jax.parallel import batch_sharding, gathered, replicated, shardings
+from xtc_jax.params import Params
+from xtc_jax.quantize import INPUT_RANGE, QuantRules, fake_quantize, with_input_ranges
 from xtc_jax.train.state import TrainState
 
 DeviceBatch = dict[str, Array]
@@ -167,7 +168,7 @@ def _with_numbers(term: Term, numbers: tuple[Array, ...]) -> Term:
 
 def _parts(batch: DeviceBatch, count: int, mesh: jax.sharding.Mesh) -> DeviceBatch:
     """``(rows, …)`` as ``(count, rows / count, …)``. Part i is every ``count``-th row from i on: no row leaves its device."""
-    each = NamedSharding(mesh, PartitionSpec(None, *split(mesh).spec))
+    each = NamedSharding(mesh, PartitionSpec(None, *batch_sharding(mesh).spec))
     stacked = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
     return jax.lax.with_sharding_constraint(stacked, each)
 
@@ -177,7 +178,7 @@ def make_train_step(
 ) -> TrainStep:
     """``step(state, teacher_params, batch, learning_rate) -> (state, losses)``, jitted; the state is donated.
 
-    State and teacher stay where :func:`xtc_jax.train.sharding.put_sharded` puts them, so every shape compiles once. Losses are
+    State and teacher stay where :func:`xtc_jax.parallel.put_sharded` puts them, so every shape compiles once. Losses are
     means over the whole global batch, so the result does not depend on the mesh (up to the order of float sums).
     """
 
@@ -201,7 +202,7 @@ def make_train_step(
     return jax.jit(
         step,
         donate_argnums=0,
-        in_shardings=(None, None, split(mesh), replicated(mesh)),
+        in_shardings=(None, None, batch_sharding(mesh), replicated(mesh)),
         out_shardings=(None, replicated(mesh)),
     )
 
@@ -222,4 +223,4 @@ def make_eval_step(
         quantized = compute_params(student_params(params), rules, arithmetic=arithmetic)
         return forward(config, quantized, batch).logits
 
-    return jax.jit(step, in_shardings=(None, split(mesh)), out_shardings=replicated(mesh))
+    return jax.jit(step, in_shardings=(None, batch_sharding(mesh)), out_shardings=replicated(mesh))

@@ -2,6 +2,5 @@
 
 from xtc_jax.kernels.packed_matmul.api import BACKENDS, Choice, choose, integer_matmul, packed_matmul, prepare
 from xtc_jax.kernels.packed_matmul.reference import ACTIVATIONS
-from xtc_jax.kernels.packed_matmul.tpu_tiles import CHIPS
 
 __all__ = ["ACTIVATIONS", "BACKENDS", "CHIPS", "Choice", "choose", "integer_matmul", "packed_matmul", "prepare"]

@@ -40,7 +40,7 @@ from jaxlib.mlir.dialects import arith
 from jaxtyping import Array
 
 from xtc_jax.kernels.layout import BLOCK
-from xtc_jax.kernels.packed_matmul.mosaic_gpu import LOADER_REGISTERS, SMS, WARPGROUP, Blocks, staging
+from xtc_jax.kernels.packed_matmul.gpu_tiles import LOADER_REGISTERS, SMS, WARPGROUP, Blocks, staging
 
 _BYTES, _SUMS, _TRANSPOSED = plgpu.Layout.WGMMA_8BIT, plgpu.Layout.WGMMA, plgpu.Layout.WGMMA_TRANSPOSED
 

@@ -18,9 +18,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, BFloat16, Float, Int8, Int32
 
+from xtc_jax.devices import Chip, chip
 from xtc_jax.kernels.layout import INT8, PLANES256, stored_bits
 from xtc_jax.kernels.packed_matmul import reference
-from xtc_jax.kernels.packed_matmul.tpu_tiles import Blocks, Chip, Shape, chip, choose, legal, vmem_bytes
+from xtc_jax.kernels.packed_matmul.tpu_tiles import Blocks, Shape, choose, legal, vmem_bytes
 from xtc_jax.kernels.packed_matmul.tpu_words import LAYOUT, codes_shape, exponent, pack, padded, unpack
 from xtc_jax.kernels.tensor import PackedTensor
 

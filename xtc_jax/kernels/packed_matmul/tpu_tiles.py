@@ -1,64 +1,14 @@
 """What a TPU generation can do, what a tile of the kernel takes of it, and which tile to use."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
+from xtc_jax.devices import MIB, Chip
 from xtc_jax.kernels.packed_matmul import tuning
 from xtc_jax.kernels.packed_matmul.tpu_words import LANES, padded
 
-MIB = 2**20
 LARGEST_STEP = 512 * 768 * 3072
 """Multiply-adds of one step at most: the compiler unrolls a step whole, here into some ten thousand bundles."""
-
-
-@dataclass(frozen=True)
-class Chip:
-    """One TPU generation, as one JAX device sees it.
-
-    Attributes:
-      name: short name, that of its tuning table ``tuning/tpu_<name>.json``.
-      cores: TensorCores in one device; two divide the parallel dimensions of a grid between them.
-      vmem: bytes of vector memory per core.
-      bandwidth: bytes per second from HBM, the whole device.
-      clock: Hz.
-      operations: dense int8 operations per second, or bfloat16 ones where ``int8`` is false; the whole device.
-      int8: whether the MXU multiplies int8; weights are unpacked to bfloat16 where it does not.
-      erf: whether erf is an instruction. Elsewhere a polynomial takes half of the bundles of what the compiler makes of it.
-    """
-
-    name: str
-    cores: int
-    vmem: int
-    bandwidth: float
-    clock: float
-    operations: float
-    int8: bool
-    erf: bool
-
-
-_V5E = Chip("v5e", 1, 128 * MIB, 0.82e12, 1.50e9, 394e12, int8=True, erf=False)
-_V5P = Chip("v5p", 2, 64 * MIB, 2.46e12, 1.75e9, 918e12, int8=True, erf=False)
-_V6E = Chip("v6e", 1, 128 * MIB, 1.64e12, 1.75e9, 1840e12, int8=True, erf=True)
-_V7 = Chip("v7", 1, 64 * MIB, 3.70e12, 2.20e9, 1155e12, int8=False, erf=True)
-CHIPS: Mapping[str, Chip] = MappingProxyType(
-    {"TPU v5 lite": _V5E, "TPU v5e": _V5E, "TPU v5": _V5P, "TPU v5p": _V5P, "TPU v6 lite": _V6E, "TPU v6e": _V6E, "TPU7x": _V7}
-)
-"""By ``jax.Device.device_kind``. From JAX's own table (``jax/_src/tpu_info.py``, 0.12.0.1), but for the clock, which is
-the bfloat16 peak over what four MXUs of 128 x 128 (v5) or 256 x 256 (later) do in a cycle, and for ``erf``, which is
-what the compiler emits."""
-
-
-def chip(device_kind: str) -> Chip:
-    """The generation of ``device_kind``.
-
-    Raises:
-      NotImplementedError: no TPU, or one that this kernel does not serve.
-    """
-    if device_kind not in CHIPS:
-        raise NotImplementedError(f"no TPU kernel for {device_kind}: there is one for {', '.join(CHIPS)}")
-    return CHIPS[device_kind]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,78 @@
+"""``xtc benchmark``: what packed kernels, packed models and int8 training cost, beside their rivals."""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from xtc_jax.cli.console import progress_lines
+from xtc_jax.errors import UserError
+
+HELP = "time the packed kernels, the packed model or a training step beside their rivals"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``xtc benchmark`` takes."""
+    parser.add_argument("kind", choices=("matmul", "encoder", "train"), help="one product, a whole model, or a training step")
+    parser.add_argument("--shape", nargs="+", default=(), metavar="KxN", help="matmul: weights (default: those of BERT-base)")
+    parser.add_argument("--m", nargs="+", type=int, default=(), metavar="M", help="matmul: tokens (default: 1 to 4096)")
+    parser.add_argument("--backend", default="", help="matmul: take this one (default: what the dispatcher chooses)")
+    parser.add_argument(
+        "--size", nargs="+", default=(), metavar="BxL", help="encoder: batch, length (default: 1x32 1x128 8x128)"
+    )
+    parser.add_argument("--layers", type=int, default=12, help="encoder: of a BERT-base (default: 12)")
+    parser.add_argument("--torch-python", default="", help="train: interpreter with torch and DeepSpeed, to be timed beside")
+    parser.add_argument("--rounds", type=int, default=0, help="turns of every contestant (default: 9 to 15)")
+    parser.add_argument("--out", type=Path, help="directory for a JSON file and a picture; none writes nothing")
+
+
+def run(arguments: argparse.Namespace, _: list[str]) -> None:
+    """Measure, print a table, and write JSON and picture where asked to.
+
+    Raises:
+      UserError: an argument that makes no sense; found before anything is timed.
+    """
+    from rich.console import Console
+
+    from xtc_jax.benchmark.results import save, table
+
+    log = progress_lines()
+    shapes = tuple(_pair(text, "--shape") for text in arguments.shape)
+    sizes = tuple(_pair(text, "--size") for text in arguments.size)
+    for name, values in {"m": arguments.m, "layers": [arguments.layers], "rounds": [arguments.rounds or 1]}.items():
+        if min(values, default=1) < 1:
+            raise UserError(f"--{name}={min(values)} must be at least 1")
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    # As a reader can repeat it: a path that is true of this machine alone becomes a word.
+    command = " ".join(("xtc", *(re.sub(r"^((--[a-z-]+=)?)/.*", r"\1PATH", word) for word in sys.argv[1:])))
+    rounds = {"rounds": arguments.rounds} if arguments.rounds else {}
+    if arguments.kind == "matmul":
+        from xtc_jax.benchmark.matmul import SHAPES, TOKENS, measure_matmul
+
+        tokens = tuple(arguments.m) or TOKENS
+        found = measure_matmul(log, command, shapes or SHAPES, tokens, arguments.backend, **rounds)
+    elif arguments.kind == "encoder":
+        from xtc_jax.benchmark.encoder import SIZES, measure_encoder
+        from xtc_jax.bert import BertConfig
+
+        found = measure_encoder(log, command, BertConfig(num_hidden_layers=arguments.layers), sizes or SIZES, **rounds)
+    else:
+        from xtc_jax.cli.malloc import keep_memory
+
+        keep_memory()  # as xtc compress does: before the import below, which starts threads
+
+        from xtc_jax.benchmark.train import measure_train
+
+        found = measure_train(log, command, torch_python=arguments.torch_python, **rounds)
+    Console(width=None if sys.stdout.isatty() else 200).print(table(found))
+    if arguments.out:
+        for path in save(found, arguments.out):
+            print(path)
+
+
+def _pair(text: str, option: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise UserError(f"{option}={text}: write two positive numbers with an x between, such as 768x3072")
+    return int(match[1]), int(match[2])

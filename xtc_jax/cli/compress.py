@@ -1,0 +1,56 @@
+"""``xtc compress``: run a recipe."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from xtc_jax.cli.console import progress_lines
+
+HELP = "run a recipe: teacher, fewer layers, fewer bits, packed model, report"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``xtc compress`` takes."""
+    parser.add_argument("--config", required=True, help="config file, with its argument after a colon: configs/glue.py:sst2")
+    parser.add_argument("--workdir", required=True, type=Path, help="directory of the run; the same command resumes it")
+    _add_processes(parser)
+    parser.epilog = "Any key of the config is set by --config.KEY=VALUE, for example --config.quantize.steps=500."
+
+
+def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
+    """Run the recipe; print its table and the paths of packed model and report."""
+    from xtc_jax.cli.malloc import keep_memory
+
+    keep_memory()  # before the imports below, which start threads
+
+    from rich.console import Console
+
+    from xtc_jax import parallel, pipeline, report
+    from xtc_jax.recipe import make_recipe, read_config_file
+
+    cluster = parallel.find_cluster(os.environ, arguments.coordinator, arguments.processes, arguments.process)
+    frozen = make_recipe(read_config_file(arguments.config, overrides))
+    parallel.join(cluster, arguments.connect_seconds)
+    with parallel.stop_on_sigterm():
+        results = pipeline.run(frozen, arguments.workdir, progress_lines())
+    if not parallel.is_first():
+        return
+    report.write_report(results, frozen, arguments.workdir)
+    screen = Console(width=None if sys.stdout.isatty() else 140)
+    screen.print(report.terminal_table(report.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
+    if pipeline.PACKED in results:
+        packed = results[pipeline.PACKED]
+        print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
+    print(f"report: {arguments.workdir / 'report.md'}")
+
+
+def _add_processes(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group(
+        "several processes",
+        "which find each other by these, or by what SLURM, a Kubernetes Job or a TPU slice under GKE tells them",
+    )
+    group.add_argument("--coordinator", default="", metavar="HOST:PORT", help="of process 0; 'auto' on a slice of TPU VMs")
+    group.add_argument("--processes", type=int, default=0, metavar="N", help="how many there are")
+    group.add_argument("--process", type=int, default=-1, metavar="I", help="the number of this one, from 0")
+    group.add_argument("--connect-seconds", type=float, default=300, metavar="S", help="to wait for the others (default: 300)")

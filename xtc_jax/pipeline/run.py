@@ -1,0 +1,71 @@
+"""The recipe as resumable stages: train each, pack the last, measure the packed file, report.
+
+Every stage owns a directory of the work directory: ``metrics.jsonl``, ``tensorboard/``, the trained ``model/`` and, when it
+is finished, a ``DONE`` record with its result and the config it was made with. A finished stage is not run
+again; one made with another config is refused by name, and nothing is ever overwritten.
+
+Of several processes all run every stage, in a work directory that all can read; what is written is written by process 0.
+"""
+
+import functools
+from pathlib import Path
+
+from xtc_jax.errors import UserError
+from xtc_jax.parallel import agree, is_first, on_first
+from xtc_jax.pipeline.augmentation import AUGMENTED, augmented_data
+from xtc_jax.pipeline.inputs import Log, load_inputs
+from xtc_jax.pipeline.pack_stage import pack_stage
+from xtc_jax.pipeline.plan import (
+    PACKED,
+    make_plans,
+    packed_directory,
+    packed_plans,
+)
+from xtc_jax.pipeline.stage import train_stage
+from xtc_jax.pipeline.workdir import Result, finished, make_directory, write_json
+from xtc_jax.recipe.recipe import Recipe
+from xtc_jax.train import (
+    Compiled,
+)
+
+
+def run(recipe: Recipe, workdir: Path, log: Log) -> Result:
+    """Run a recipe in ``workdir``, or what is left of it.
+
+    Args:
+      recipe: what to do.
+      workdir: created if need be.
+      log: called with one line of text as things happen.
+
+    Returns:
+      What ``results.json`` holds: one entry per stage, ``packed`` if the last stage quantizes, and ``NAME packed`` for every
+      other quantized stage that none goes on from.
+
+    Raises:
+      UserError: anything wrong with config, model, data or work directory, or processes that differ in it, found before the
+        first step.
+    """
+    agree(recipe.config, "config")
+    notes: list[str] = []  # not said before all is checked: a mistake is one line
+    inputs = load_inputs(recipe, notes.append)
+    plans = make_plans(recipe, inputs, workdir)
+    agree({split: len(dataset) for split, dataset in {"train": inputs.train, **inputs.validation}.items()}, "data set")
+    log = log if is_first() else lambda _: None
+    on_first(make_directory, workdir)
+    if not workdir.is_dir():
+        raise UserError(f"{workdir}: process 0 has made it and this process does not see it; all must share it")
+    for note in notes:
+        log(note)
+    results: Result = {}
+    compiled: Compiled = {}
+    augmented = functools.cache(lambda: augmented_data(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
+    for plan in plans:
+        done = on_first(finished, plan.directory)
+        results[plan.stage.result] = done or train_stage(plan, plans, recipe, inputs, augmented, compiled, log)
+    for plan in packed_plans(plans):
+        directory = packed_directory(plan, plans)
+        key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"
+        done = on_first(finished, directory)
+        results[key] = done or pack_stage(plan, plans[0], recipe, inputs, directory, log)
+    on_first(write_json, workdir / "results.json", results)
+    return results

@@ -1,0 +1,156 @@
+"""One stage: what it starts from, its training, and its record."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import jax
+
+from xtc_jax.compress import float32_bytes, reduce_layers
+from xtc_jax.data import Dataset, far_below_chance
+from xtc_jax.devices import known_peaks
+from xtc_jax.errors import UserError
+from xtc_jax.formats import load_flax, read_config, save_flax
+from xtc_jax.parallel import choose_arithmetic, on_first
+from xtc_jax.params import Params
+from xtc_jax.pipeline.inputs import Inputs, Log
+from xtc_jax.pipeline.plan import (
+    StagePlan,
+    check_schedule,
+    make_objective,
+)
+from xtc_jax.pipeline.workdir import Result, make_directory, write_done, write_json
+from xtc_jax.quantize import split
+from xtc_jax.recipe.recipe import Recipe, digest
+from xtc_jax.train import (
+    Compiled,
+    OptimizerSpec,
+    Run,
+    RunResult,
+    Upkeep,
+    clear_checkpoints,
+    train,
+)
+
+
+def train_stage(
+    plan: StagePlan,
+    plans: list[StagePlan],
+    recipe: Recipe,
+    inputs: Inputs,
+    augmented: Callable[[], Dataset],
+    compiled: Compiled,
+    log: Log,
+) -> Result:
+    """Train one stage at each of its learning rates, keep the best model, and record it.
+
+    Args:
+      plan: the stage.
+      plans: of all stages; the teacher and the stage it starts from are among them.
+      recipe: settings that stages share.
+      inputs: checkpoints, task and data.
+      augmented: makes the augmented training data, or finds it.
+      compiled: steps that earlier stages compiled; this stage adds its own.
+      log: receives lines of progress.
+
+    Raises:
+      UserError: a schedule longer than the stage, or a teacher that is far below chance.
+    """
+    stage = plan.stage
+    on_first(_begin_stage, plan)
+    named = {other.stage.name: other for other in plans}
+    teacher_plan = named.get(stage.teacher)
+    teacher = load_flax(teacher_plan.directory / "model")[1] if teacher_plan else None
+    objective = make_objective(plan, plans, choose_arithmetic(recipe.config["arithmetic"]))
+    origin = reduce_layers(_origin(plan, named, inputs), plan.layers)
+    train_set = replace(augmented() if stage.augmented else inputs.train, batch_size=stage.batch_size)
+    steps, warmup = stage.counts(train_set.batches_per_epoch)
+    check_schedule(stage, steps)
+    bits = stage.weight_bits
+    log(f"{stage.name}: {plan.config.num_hidden_layers} layers, {bits} bits, {steps:,} steps of {stage.batch_size}")
+    tried: dict[float, RunResult] = {}
+    several = len(stage.learning_rates) > 1
+    for rate in stage.learning_rates:
+        work = Run(
+            label=f"{stage.name} at {rate:g}" if several else stage.name,
+            objective=objective,
+            optimizer=OptimizerSpec(rate, steps, warmup, stage.weight_decay, stage.clip),
+            train_set=train_set,
+            eval_sets=inputs.validation,
+            task=inputs.task,
+            directory=plan.directory / f"learning_rate_{rate:g}" if several else plan.directory,
+            seed=plan.fingerprint["seed"],
+            eval_every=stage.eval_every,
+            mesh=tuple(recipe.config["mesh"]),
+            upkeep=_upkeep(recipe),
+            config=plan.fingerprint,
+        )
+        tried[rate] = train(work, origin, teacher, compiled)
+    best = max(tried, key=lambda rate: tried[rate].metrics[inputs.task.metrics[0]])
+    if any(other.stage.teacher == stage.name for other in plans):
+        _refuse_bad_teacher(plan, inputs, tried[best].metrics)
+    save_flax(plan.directory / "model", plan.config, tried[best].params, inputs.checkpoints[plan.model].source)
+    return on_first(_finish_stage, plan, tried, best, log)
+
+
+def _begin_stage(plan: StagePlan) -> None:
+    make_directory(plan.directory)
+    write_json(plan.directory / "config.json", plan.fingerprint)
+
+
+def _upkeep(recipe: Recipe) -> Upkeep:
+    saves, window = recipe.config["checkpoint"], recipe.config["profile"]
+    known = known_peaks(jax.devices()[0].device_kind)
+    peak = known.operations["bfloat16"] if known else 0.0  # what a model's FLOPs utilisation is commonly a fraction of
+    return Upkeep(saves["minutes"], saves["keep"], (window[0], window[1]) if window else None, peak_flops=peak)
+
+
+def _origin(plan: StagePlan, named: dict[str, StagePlan], inputs: Inputs) -> Params:
+    """The params that a stage starts from, layers not yet reduced: a checkpoint's or a stage's, split where it says so."""
+    if not plan.stage.init:
+        return inputs.checkpoints[plan.model].params
+    before = named[plan.stage.init]
+    params = load_flax(before.directory / "model")[1]
+    if not plan.stage.split:
+        return params
+    assert before.stage.rules is not None
+    return split(params, before.stage.rules)
+
+
+def _finish_stage(plan: StagePlan, tried: dict[float, RunResult], rate: float, log: Log) -> Result:
+    """Write the record of the stage; ``rate`` is the best of the learning rates that were tried."""
+    stage, done = plan.stage, tried[rate]
+    result = {
+        "metrics": done.metrics,
+        "layers": plan.config.num_hidden_layers,
+        "weight_bits": stage.weight_bits,
+        "learning_rate": rate,
+        "steps": done.steps,
+        "seconds": round(sum(run.seconds for run in tried.values()), 2),
+        "examples_per_second": round(done.examples_per_second, 2),
+        "bytes": float32_bytes(done.params),
+    }
+    if stage.grid:
+        result["grid"] = {f"{rate:g}": run.metrics for rate, run in tried.items()}
+    write_done(plan.directory, digest(plan.fingerprint), result)
+    for directory in (plan.directory, *plan.directory.glob("learning_rate_*")):
+        clear_checkpoints(directory)
+    best = f" (best at learning rate {rate:g})" if stage.grid else ""
+    log(f"{stage.name}: {metrics_text(done.metrics)} in {result['seconds']:.0f} s{best}")
+    return result
+
+
+def _refuse_bad_teacher(plan: StagePlan, inputs: Inputs, metrics: dict[str, float]) -> None:
+    """A teacher far below chance has its labels in another order; a student would learn that order from it."""
+    examples = len(next(iter(inputs.validation.values())))
+    reason, file = far_below_chance(inputs.task, metrics, examples), inputs.checkpoints[plan.model].source / "config.json"
+    if reason:
+        raise UserError(
+            f"config.{plan.stage.name}: this teacher has {reason}; most likely its head has the labels in another order than "
+            f"the task ({', '.join(inputs.task.labels)}): correct id2label in {file}, which has "
+            f"({', '.join(read_config(file).labels)}), and use another --workdir"
+        )
+
+
+def metrics_text(metrics: dict[str, float]) -> str:
+    """``accuracy 0.8253, f1 0.8100``."""
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -1,0 +1,268 @@
+"""A recipe is data: a config, checked, as the frozen types the pipeline runs on."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from xtc_jax.compress import DistillSpec
+from xtc_jax.errors import UserError
+from xtc_jax.kernels import STORED_LAYOUTS
+from xtc_jax.quantize import RANGES, ActivationSpec, Granularity, QuantRules, named_rules, parse_bits, with_extra_rules
+from xtc_jax.recipe.runlocal import shrink
+from xtc_jax.recipe.schema import base_config, stage_config
+
+_RESERVED = (*base_config(), "packed", "augmented")
+_LEAST = {
+    "batch_size": 1,
+    "accumulate": 1,
+    "eval_every": 1,
+    "steps": 0,
+    "epochs": 0,
+    "warmup_steps": -1,
+    "warmup_epochs": 0,
+    "weight_decay": 0,
+    "clip": 0,
+    "activation_start": 0,
+}
+_NORMS = {
+    "logit_norm": ("deepspeed", "textbook"),
+    "attention_norm": ("valid", "deepspeed", "ternarybert"),
+    "hidden_norm": ("valid", "deepspeed"),
+}
+_WORDS = {"compute_dtype": ("float32", "bfloat16"), "arithmetic": ("auto", "int8", "float"), "storage": STORED_LAYOUTS}
+_PARSED = (
+    "bit_schedule",
+    "quantizer",
+    "granularity",
+    "stochastic",
+    "activation_bits",
+    "activation_range",
+    "activation_symmetric",
+    "activation_start",
+    "extra_rules",
+)
+"""Keys of a stage that end in its ``rules``."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a recipe; fields as in :func:`xtc_jax.recipe.schema.stage_config`, quantization and losses parsed."""
+
+    name: str
+    result: str
+    init: str
+    model: str
+    teacher: str
+    layers: str
+    match: str
+    split: bool
+    rules: QuantRules | None
+    weight_bits: int
+    loss: DistillSpec
+    augmented: bool
+    epochs: float
+    steps: int
+    warmup_epochs: float
+    warmup_steps: int
+    batch_size: int
+    accumulate: int
+    learning_rate: float
+    grid: tuple[float, ...]
+    weight_decay: float
+    clip: float
+    dropout: float
+    eval_every: int
+    raw: dict[str, Any]
+
+    @property
+    def trains(self) -> bool:
+        """False for a stage of 0 epochs and 0 steps, which takes the model as it is."""
+        return self.steps > 0 or self.epochs > 0
+
+    def counts(self, batches_per_epoch: int) -> tuple[int, int]:
+        """``(steps, warm-up steps)`` on a data set of so many batches; ``(0, 0)`` if the stage only measures."""
+        if not self.trains:
+            return 0, 0
+        steps = self.steps or max(round(self.epochs * batches_per_epoch), 1)
+        warmup = self.warmup_steps if self.warmup_steps >= 0 else int(self.warmup_epochs * batches_per_epoch)
+        return steps, min(warmup, steps - 1)
+
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """Those of the grid, or the one."""
+        return self.grid if self.grid and self.trains else (self.learning_rate,)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``pipeline.run`` runs.
+
+    Attributes:
+      config: the whole config as plain data; ``runlocal`` already applied.
+      stages: in order; each starts from, and is taught by, earlier ones.
+    """
+
+    config: dict[str, Any]
+    stages: tuple[Stage, ...]
+
+    def fingerprint(self, stage: Stage) -> dict[str, Any]:
+        """Everything that determines a stage's result, as plain data: its own values, the shared ones and
+        the fingerprints' hashes of the stages it builds on. Mesh, accumulation and arithmetic are not among them: a run may be
+        resumed on other devices.
+        """
+        keys = ("seed", "model", "task", "data", "compute_dtype", *(["augment"] if stage.augmented else []))
+        named = {other.name: other for other in self.stages}
+        built_on = {name: digest(self.fingerprint(named[name])) for name in (stage.init, stage.teacher) if name}
+        return {**{key: self.config[key] for key in keys}, stage.name: stage.raw, "built on": built_on}
+
+
+def digest(value: Any) -> str:
+    """A short hash of plain data."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def make_recipe(config: ConfigDict) -> Recipe:
+    """Check a config and freeze it.
+
+    Raises:
+      UserError: names the key that is wrong.
+    """
+    _check_keys(config, base_config(), "config", config.stages)
+    for name in config.stages:
+        if isinstance(config.get(name), ConfigDict) and name not in _RESERVED:
+            _check_keys(config[name], stage_config(), f"config.{name}")
+    config = shrink(config) if config.runlocal else config
+    plain = json.loads(json.dumps(config.to_dict()))
+    if not config.stages:
+        raise UserError("config.stages is empty; name at least one stage")
+    _check_data(config.data)
+    _check_watching(config)
+    for key, known in _WORDS.items():
+        if config[key] not in known:
+            raise UserError(f"config.{key}={config[key]!r}; use one of {', '.join(known)}")
+    stages: list[Stage] = []
+    for name in config.stages:
+        if name in {stage.name for stage in stages}:
+            raise UserError(f"config.stages names {name!r} twice")
+        if name in _RESERVED or not isinstance(config.get(name), ConfigDict):
+            earlier = ", ".join(key for key in config if key not in _RESERVED) or "none"
+            raise UserError(
+                f"config.stages names {name!r}, but there is no config.{name} that is a stage (there are: {earlier})"
+            )
+        stage = _stage(name, config[name], plain[name], {stage.name: stage for stage in stages})
+        if stage.result in {"packed", *(other.result for other in stages)}:
+            raise UserError(f"config.{name}.result={stage.result!r} is the key of another result")
+        stages.append(stage)
+    return Recipe(plain, tuple(stages))
+
+
+def _check_keys(config: ConfigDict, like: ConfigDict, where: str, more: tuple[str, ...] = ()) -> None:
+    """Every key of ``like``, and no others but, at the top, ``more`` and blocks that no stage is named after."""
+    for key, value in like.items():
+        if key not in config:
+            raise UserError(f"{where} lacks the key {key!r}; make it with base_config and stage_config")
+        if isinstance(value, ConfigDict):
+            _check_keys(config[key], value, f"{where}.{key}")
+    for key in config:
+        if key not in like and key not in more and not (where == "config" and isinstance(config[key], ConfigDict)):
+            raise UserError(f"{where} has an unknown key {key!r}; use one of {', '.join(like)}")
+
+
+def _check_data(data: ConfigDict) -> None:
+    for key, least in (("max_length", 3), ("eval_batch_size", 1), ("limit_train", 0), ("limit_validation", 0)):
+        if data[key] < least:
+            raise UserError(f"config.data.{key}={data[key]} must be at least {least}")
+    if list(data.buckets) != sorted(set(data.buckets)):
+        raise UserError(f"config.data.buckets={data.buckets} must increase")
+
+
+def _check_watching(config: ConfigDict) -> None:
+    """What does not change a result: checkpoints and traces."""
+    for key, least in (("minutes", 0), ("keep", 2)):  # with one, a damaged checkpoint would leave none
+        if config.checkpoint[key] < least:
+            raise UserError(f"config.checkpoint.{key}={config.checkpoint[key]} must be at least {least}")
+    window = tuple(config.profile)
+    if window and not (len(window) == 2 and all(type(number) is int and number >= 1 for number in window)):
+        raise UserError(f"config.profile={window} must be two numbers from 1 on, the first step and how many; or ()")
+
+
+def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str, Stage]) -> Stage:
+    for key in ("init", "teacher"):
+        if config[key] and config[key] not in earlier:
+            raise UserError(
+                f"config.{name}.{key}={config[key]!r} names no earlier stage; earlier are: {', '.join(earlier) or 'none'}"
+            )
+    if config.init and config.model:
+        raise UserError(f"config.{name} has both init and model; it starts from one of them")
+    if config.split and not (config.init and earlier[config.init].weight_bits == 2 and config.weight_bits == 1):
+        raise UserError(f"config.{name}.split=True needs weight_bits=1 and an init of weight_bits=2: it halves ternary weights")
+    for key, least in _LEAST.items():
+        if config[key] < least:
+            raise UserError(f"config.{name}.{key}={config[key]} must be at least {least}")
+    if min((config.learning_rate, *config.grid)) <= 0 or config.dropout >= 1:
+        raise UserError(f"config.{name}: learning rates must be above 0, dropout below 1")
+    _check_loss(name, config)
+    values = {key: value for key, value in config.items() if key not in _PARSED}
+    values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": _rules(name, config)}
+    if config.accumulate > 1 and values["rules"] is not None:
+        _check_ranges(name, values["rules"])
+    raw = {key: value for key, value in raw.items() if key != "accumulate"}
+    return Stage(name=name, raw=raw, **{**values, "result": config.result or name})
+
+
+def _check_loss(name: str, config: ConfigDict) -> None:
+    for key, known in _NORMS.items():
+        if config.loss[key] not in known:
+            raise UserError(f"config.{name}.loss.{key}={config.loss[key]!r}; use one of {', '.join(known)}")
+    if config.loss.temperature <= 0:
+        raise UserError(f"config.{name}.loss.temperature={config.loss.temperature} must be above 0")
+    weights = [config.loss[key] for key in ("label", "logit", "attention", "hidden")]
+    if min(weights) < 0 or (config.teacher and max(weights) == 0):
+        raise UserError(f"config.{name}.loss: weights must not be negative, nor all 0")
+
+
+def _check_ranges(name: str, rules: QuantRules) -> None:
+    """No activation has a range over a batch: of one that is computed in parts, it is not known in time."""
+    for _, spec in rules.rules:
+        if spec.activation is not None and spec.activation.range != "token":
+            raise UserError(
+                f"config.{name}.accumulate: an activation range {spec.activation.range!r} is one of the whole batch; "
+                f"use range token or accumulate=1"
+            )
+
+
+def _rules(name: str, config: ConfigDict) -> QuantRules | None:
+    where = f"config.{name}"
+    if config.weight_bits == 32:
+        for key in ("bit_schedule", "quantizer", "stochastic", "extra_rules"):
+            if config[key]:
+                raise UserError(f"{where}.{key} is set, but weight_bits=32 quantizes nothing")
+        return None
+    if config.activation_range not in RANGES:
+        raise UserError(f"{where}.activation_range={config.activation_range!r}; use one of {', '.join(RANGES)}")
+    word = config.granularity
+    if not (word.isdecimal() or word in ("tensor", "row")):
+        raise UserError(f"{where}.granularity={word!r}; use tensor, row or the size of a group")
+    activation = ActivationSpec(
+        config.activation_bits, config.activation_range, config.activation_symmetric, config.activation_start
+    )
+    schedule = parse_bits(config.bit_schedule, f"{where}.bit_schedule")[1] if config.bit_schedule else ()
+    if config.bit_schedule and not schedule:
+        raise UserError(f"{where}.bit_schedule={config.bit_schedule!r} has no steps; write for example 8@0>4@500>1@1000")
+    granularity: Granularity = int(word) if word.isdecimal() else word
+    try:
+        rules = named_rules(
+            config.rules,
+            config.weight_bits,
+            None if config.activation_bits == 32 else activation,
+            granularity=granularity,
+            quantizer=config.quantizer,
+            stochastic=config.stochastic,
+            schedule=schedule,
+        )
+        return with_extra_rules(rules, config.extra_rules)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
