@@ -1,6 +1,9 @@
 """TernaryBERT, a baseline: ternary weights, 8-bit activations, one-stage distillation at full depth.
 
-The recipe itself ships with the package, see ``xtc_jax/configs/ternarybert.py``. Copy that file to make your own.
+    xtc compress --config=configs/ternarybert.py --workdir=runs/ternarybert
+
+The same as ``--config=ternarybert``, which ships with the package. To make your own recipe, copy
+``xtc_jax/configs/ternarybert.py``.
 """
 
 from xtc_jax.configs.ternarybert import get_config

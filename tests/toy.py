@@ -1,5 +1,6 @@
 """A toy world for the tests: an invented vocabulary, a tiny BERT directory, tiny data sets, a tiny recipe."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -181,7 +182,7 @@ def finished_run(make_directory) -> Path:
 
     Made once; copy before changing anything. ``make_directory`` is ``tmp_path_factory.mktemp``.
     """
-    from xtc_jax.pipeline import run as pipeline
+    from xtc_jax import pipeline
     from xtc_jax.recipe.recipe import make_recipe
     from xtc_jax.report import runs as summary
 
@@ -194,3 +195,9 @@ def finished_run(make_directory) -> Path:
         summary.write_report(results, recipe, root / "work")
         _finished.append(root)
     return _finished[0]
+
+
+def contents(root):
+    """Hash and time of every file."""
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    return {str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}

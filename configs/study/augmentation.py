@@ -1,6 +1,9 @@
 """What does augmented data give? The same 1-bit student with and without it, for the same number of steps.
 
-The recipe itself ships with the package, see ``xtc_jax/configs/study/augmentation.py``. Copy that file to make your own.
+    xtc compress --config=configs/study/augmentation.py --workdir=runs/augmentation
+
+The same as ``--config=study/augmentation``, which ships with the package. To make your own recipe, copy
+``xtc_jax/configs/study/augmentation.py``.
 """
 
 from xtc_jax.configs.study.augmentation import get_config

@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import toy
 from safetensors.numpy import load_file, save_file
-from test_pipeline import contents
+from toy import contents
 
-from xtc_jax import __version__
+from xtc_jax import __version__, pipeline
 from xtc_jax.cli.main import main
 from xtc_jax.errors import UserError
-from xtc_jax.pipeline import run as pipeline
 from xtc_jax.train import Upkeep
 
 WEIGHTS = "model.safetensors"
@@ -63,7 +62,7 @@ def refused(capsys):
 
 def test_compress_goes_on_where_it_was_and_prints_table_and_paths(done, tmp_path, xtc, monkeypatch):
     work = Path(shutil.copytree(done / "work", tmp_path / "work"))
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr("xtc_jax.pipeline.stage.train", None)
     out = xtc("compress", f"--config={done / 'config.py'}", f"--workdir={work}")
     packed = json.loads((work / "results.json").read_text())["packed"]
     assert f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)" in out
@@ -84,7 +83,7 @@ def test_the_config_of_checkpoints_and_traces_reaches_the_run(done, tmp_path, mo
         runs.append(run)
         raise UserError("enough")
 
-    monkeypatch.setattr(pipeline, "train", train)
+    monkeypatch.setattr("xtc_jax.pipeline.stage.train", train)
     values = ("checkpoint.minutes=0.5", "checkpoint.keep=3", "profile=(10, 5)")
     given = [f"--config={done / 'config.py'}", f"--workdir={tmp_path / 'work'}", *(f"--config.{value}" for value in values)]
     assert main(["compress", *given]) == 2
@@ -210,7 +209,7 @@ def test_an_interrupt_says_how_to_go_on(done, tmp_path, capsys, monkeypatch):
     def train(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "train", train)
+    monkeypatch.setattr("xtc_jax.pipeline.stage.train", train)
     assert main(["compress", f"--config={done / 'config.py'}", f"--workdir={tmp_path / 'work'}"]) == 130
     assert capsys.readouterr().err.endswith("xtc: interrupted; run the same command again to go on\n")
 
@@ -232,7 +231,7 @@ def test_one_of_several_processes_ends_with_a_status_that_tells_its_own_failure_
     def train(*_):
         raise error
 
-    monkeypatch.setattr(pipeline, "train", train)
+    monkeypatch.setattr("xtc_jax.pipeline.stage.train", train)
     monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
     left: list[int] = []
     monkeypatch.setattr("xtc_jax.parallel.leave", left.append)

@@ -15,7 +15,7 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is 
 
 FAULTS = """
 import resource, sys
-from xtc_jax.memory import keep_memory
+from xtc_jax.cli.malloc import keep_memory
 kept = keep_memory()
 import jax, jax.numpy as jnp
 step = jax.jit(lambda x: (jnp.outer(x, x) @ jnp.stack([x] * 8, 1), jnp.outer(x, x + 1)))  # 64 MiB on the way, 64 MiB of result
@@ -69,13 +69,13 @@ def test_commands_that_train_keep_memory_before_any_thread_starts(tmp_path: Path
     program = f"""
 import sys
 from pathlib import Path
-from xtc_jax import cli, memory
+from xtc_jax.cli import main as cli, malloc
 def told():
     status = Path("/proc/self/status")
     threads = status.read_text().split("Threads:")[1].split()[0] if status.exists() else "1"
     print(threads, "numpy" in sys.modules, "jax" in sys.modules)
     raise cli.UserError("seen enough")
-memory.keep_memory = told
+malloc.keep_memory = told
 assert cli.main({words.split()!r}) == 2
 """
     done = subprocess.run(

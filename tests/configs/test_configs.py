@@ -10,7 +10,7 @@ import pytest
 from xtc_jax.cli.main import main
 from xtc_jax.data import GLUE
 from xtc_jax.errors import UserError
-from xtc_jax.recipe.files import read_config_file
+from xtc_jax.recipe.files import find_config_file, read_config_file
 from xtc_jax.recipe.recipe import make_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +39,13 @@ def test_every_config_file_says_how_it_is_run(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert f"xtc compress --config={path.relative_to(ROOT)}" in module.__doc__
+
+
+@every_config
+def test_every_config_file_is_the_recipe_of_its_name_in_the_package(path):
+    name = path.relative_to(ROOT / "configs").with_suffix("").as_posix()
+    assert recipe_of(path) == recipe_of(name)
+    assert f"xtc compress --config={name}" in Path(find_config_file(name)).read_text()
 
 
 @pytest.mark.parametrize("bits", [1, 2])

@@ -14,8 +14,8 @@ import pytest
 import toy
 import training
 
+from xtc_jax import pipeline
 from xtc_jax.formats import save_huggingface
-from xtc_jax.pipeline import run as pipeline
 from xtc_jax.recipe.recipe import make_recipe
 from xtc_jax.train.metrics import read_metrics
 

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -10,13 +9,14 @@ import numpy as np
 import pytest
 import toy
 
+from xtc_jax import pipeline
 from xtc_jax.bert import apply, permute_head
 from xtc_jax.compress import float32_bytes
 from xtc_jax.data import GLUE
 from xtc_jax.errors import UserError
 from xtc_jax.formats import copy_tokenizer, load_flax, load_packed, save_huggingface
 from xtc_jax.inference.predictor import evaluate_packed, load_predictor
-from xtc_jax.pipeline import run as pipeline
+from xtc_jax.pipeline import stage as stage_module
 from xtc_jax.pipeline.inputs import load_inputs
 from xtc_jax.recipe.recipe import make_recipe
 from xtc_jax.recipe.schema import base_config, stage_config
@@ -46,22 +46,16 @@ def results_of(workdir):
     return json.loads((workdir / "results.json").read_text())
 
 
-def contents(root):
-    """Hash and time of every file."""
-    files = sorted(path for path in root.rglob("*") if path.is_file())
-    return {str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in files}
-
-
 def trained_stages(monkeypatch, real=True):
     """The labels of the runs that ``train`` is called for from now on."""
-    labels, train = [], pipeline.train
+    labels, train = [], stage_module.train
 
     def spy(work, *arguments):
         labels.append(work.label)
         assert real, f"{work.label} was trained"
         return train(work, *arguments)
 
-    monkeypatch.setattr(pipeline, "train", spy)
+    monkeypatch.setattr("xtc_jax.pipeline.stage.train", spy)
     return labels
 
 
@@ -158,21 +152,21 @@ def test_a_packed_model_that_is_not_done_is_packed_again(config, copied, monkeyp
 def test_a_workdir_of_another_config_is_refused_and_left_as_it_is(config, copied, monkeypatch, change, named):
     trained_stages(monkeypatch, real=False)
     change(config)
-    before = contents(copied)
+    before = toy.contents(copied)
     with pytest.raises(UserError) as error:
         run(config, copied)
     assert named in str(error.value)
-    assert contents(copied) == before
+    assert toy.contents(copied) == before
 
 
 def test_a_packed_model_of_another_last_stage_is_refused(config, copied, monkeypatch):
     trained_stages(monkeypatch, real=False)
     config.stages = (*config.stages, "more")
     config.more = stage_config(**{**config.quantize.to_dict(), "init": "quantize", "result": "more", "steps": 1})
-    before = contents(copied)
+    before = toy.contents(copied)
     with pytest.raises(UserError, match="packed"):
         run(config, copied)
-    assert contents(copied) == before
+    assert toy.contents(copied) == before
 
 
 @pytest.mark.parametrize(
@@ -257,7 +251,7 @@ def test_a_limit_takes_examples_evenly_spread_over_the_file(config, tmp_path, mo
         taken.append(work.train_set.labels.tolist())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "train", train)
+    monkeypatch.setattr("xtc_jax.pipeline.stage.train", train)
     config.data.limit_train = 5
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path / "work")
@@ -323,7 +317,7 @@ def test_a_validation_file_is_the_matched_split_alone(inference, tmp_path, monke
         taken.append({split: len(dataset) for split, dataset in work.eval_sets.items()})
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "train", train)
+    monkeypatch.setattr("xtc_jax.pipeline.stage.train", train)
     config = inference_config(inference / "work" / "teacher" / "model", inference / "data", layers=())
     config.data.validation = str(inference / "data" / "mnli" / "validation_mismatched.parquet")
     with pytest.raises(KeyboardInterrupt):

@@ -9,9 +9,9 @@ import toy
 from ml_collections import ConfigDict
 from tokenizers import Tokenizer, models
 
+from xtc_jax import pipeline
 from xtc_jax.errors import UserError
 from xtc_jax.formats import copy_tokenizer, load_flax, load_packed, save_huggingface
-from xtc_jax.pipeline import run as pipeline
 from xtc_jax.pipeline.inputs import load_inputs
 from xtc_jax.pipeline.plan import make_plans, teacher_map
 from xtc_jax.recipe.recipe import make_recipe
@@ -119,7 +119,7 @@ def test_a_student_of_another_width_learns_through_a_projection_that_is_not_save
 
 
 def test_a_second_run_finds_everything_done(results, root, monkeypatch):
-    monkeypatch.setattr(pipeline, "train", None)
+    monkeypatch.setattr("xtc_jax.pipeline.stage.train", None)
     assert pipeline.run(make_recipe(all_kinds(root)), root / "work", lambda line: None) == results
 
 

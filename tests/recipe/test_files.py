@@ -4,7 +4,7 @@ from xtc_jax.errors import UserError
 from xtc_jax.recipe.files import read_config_file
 
 CONFIG = """
-from xtc_jax.config import base_config, parse_arg, stage_config
+from xtc_jax.recipe import base_config, parse_arg, stage_config
 
 def get_config(arg=""):
     arg = parse_arg(arg, task="sst2", bits=1)

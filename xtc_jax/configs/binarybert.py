@@ -1,6 +1,6 @@
 """BinaryBERT, a baseline: train ternary, split every weight in two binary ones, train those.
 
-    xtc compress --config=configs/binarybert.py:sst2 --workdir=runs/binarybert
+    xtc compress --config=binarybert:sst2 --workdir=runs/binarybert
 
 Paper: Bai et al., ACL 2021, arXiv 2012.15701; 24 times smaller (published). Settings of its scripts (method.md sections
 3.3, 5.2 and 6.3): both parts distill in two stages, attention and hidden states at 2.5 times the learning rate and then

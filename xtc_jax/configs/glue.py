@@ -1,7 +1,7 @@
 """GLUE with the paper's settings: fine-tune, reduce, distill at 1 or 2 bits, pack.
 
-    xtc compress --config=configs/glue.py:sst2 --workdir=runs/sst2
-    xtc compress --config=configs/glue.py:cola,layers=5,bits=2 --config.data.path=DIR --workdir=runs/cola
+    xtc compress --config=glue:sst2 --workdir=runs/sst2
+    xtc compress --config=glue:cola,layers=5,bits=2 --config.data.path=DIR --workdir=runs/cola
 
 Paper: XTC (Wu et al., NeurIPS 2022). BERT-base, 18 epochs each for reduction and quantization (36 for
 reduction on QQP and MNLI), batch 32, length 128, learning rate 5e-5 with one epoch of warm-up (method.md section 6.2).

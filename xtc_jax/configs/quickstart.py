@@ -1,6 +1,6 @@
 """Quick start: all-MiniLM-L6-v2 on movie reviews, 6 layers to 3, 32 bits to 1, in minutes on two cores.
 
-xtc compress --config=configs/quickstart.py --workdir=runs/quickstart
+xtc compress --config=quickstart --workdir=runs/quickstart
 """
 
 from ml_collections import ConfigDict

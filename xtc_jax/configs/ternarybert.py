@@ -1,6 +1,6 @@
 """TernaryBERT, a baseline: ternary weights, 8-bit activations, one-stage distillation at full depth.
 
-    xtc compress --config=configs/ternarybert.py:sst2 --workdir=runs/ternarybert
+    xtc compress --config=ternarybert:sst2 --workdir=runs/ternarybert
 
 Paper: Zhang et al., EMNLP 2020, arXiv 2009.12812; 14.9 times smaller (published). Settings of its code (method.md sections
 3.2, 5.2 and 6.3): weights clipped to [-2.5, 2.5] with a gradient gated there, one scale a Linear, word embeddings row-wise,

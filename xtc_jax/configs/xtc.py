@@ -1,8 +1,8 @@
 """XTC as the paper has it: fewer layers, one-stage distillation with enough budget, 1 or 2 bits, best of a learning-rate grid.
 
-    xtc compress --config=configs/xtc.py:cola --workdir=runs/cola
-    xtc compress --config=configs/xtc.py:task=mnli,layers=5,bits=1,budget=c,lr=grid --workdir=runs/mnli
-    xtc compress --config=configs/xtc.py:mrpc,finetuned --config.model=DIR --config.data.path=DIR --workdir=runs/mrpc
+    xtc compress --config=xtc:cola --workdir=runs/cola
+    xtc compress --config=xtc:task=mnli,layers=5,bits=1,budget=c,lr=grid --workdir=runs/mnli
+    xtc compress --config=xtc:mrpc,finetuned --config.model=DIR --config.data.path=DIR --workdir=runs/mrpc
 
 Paper: Wu et al., NeurIPS 2022, arXiv 2206.01859. Published for BERT-base, W1A8: MNLI-m/mm 84.1/84.0 at 12 layers, 82.9/83.6
 at 6, 82.8/83.2 at 5, of a teacher with 84.9/85.6; average of GLUE 83.44 of 83.95 at 12 layers. 18 minutes an epoch of MNLI

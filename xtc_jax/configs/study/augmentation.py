@@ -1,6 +1,6 @@
 """What does augmented data give? The same 1-bit student with and without it, for the same number of steps.
 
-    xtc compress --config=configs/study/augmentation.py:cola --workdir=runs/augmentation
+    xtc compress --config=study/augmentation:cola --workdir=runs/augmentation
 
 Paper: XTC section 3, its third finding as we remember it (method.md section 12): augmentation helps even where training is
 long. Arguments: task, bits, steps, lr, runlocal. Measured here: not yet.

@@ -1,6 +1,6 @@
 """Does longer training close the gap? A 1-bit student of full depth under the budgets a, b and c.
 
-    xtc compress --config=configs/study/budget.py:cola --workdir=runs/budget
+    xtc compress --config=study/budget:cola --workdir=runs/budget
     xtc report runs/budget runs/stages runs/augmentation runs/depth
 
 Paper: XTC section 3, its first finding as we remember it (method.md section 12): most of the gap closes with enough steps

@@ -1,6 +1,6 @@
 """How few layers? Students of 6, 5, 4 and 3 layers, reduced and then quantized to 1 bit.
 
-    xtc compress --config=configs/study/depth.py:cola --workdir=runs/depth
+    xtc compress --config=study/depth:cola --workdir=runs/depth
 
 Paper: XTC section 4, its fourth and fifth findings as we remember them (method.md section 12): layers taken from the
 fine-tuned teacher match pre-training distillation, and extreme quantization composes with it. Published for MNLI-m, W1A8:

@@ -1,7 +1,7 @@
 """Which way to few bits? One-stage 2-bit, one-stage 1-bit, ternary splitting to 1 bit, and 1 bit from labels alone: same
 seed, same steps.
 
-    xtc compress --config=configs/study/methods.py:cola --workdir=runs/methods
+    xtc compress --config=study/methods:cola --workdir=runs/methods
 
 Paper: XTC section 3 (one stage, labels against distillation) and BinaryBERT (splitting). The split student spends half of
 its steps ternary and half binary; its two halves take 2 bits a weight. Arguments: task, steps (of each student),

@@ -1,6 +1,6 @@
 """Does distillation need several stages? One, two and three, of the same number of epochs in all.
 
-    xtc compress --config=configs/study/stages.py:cola --workdir=runs/stages
+    xtc compress --config=study/stages:cola --workdir=runs/stages
 
 Paper: XTC section 3, its second finding as we remember it (method.md section 12): one stage with enough budget and a
 searched learning rate is as good. Two stages are BinaryBERT's (intermediate states, then logits); the three here are ours:
