@@ -81,7 +81,7 @@ def test_columns_that_the_task_does_not_name_are_ignored(tmp_path):
 def test_a_tsv_has_no_quotes_as_glue_writes_it(tmp_path):
     (tmp_path / "x.tsv").write_text('sentence\tlabel\n"Half a quote\t1\nSay "yes"\t0\n')
     examples = load_examples(str(tmp_path / "x.tsv"), SST2, "train")
-    assert examples.texts == [('"Half a quote',), ('Log "yes"',)]
+    assert examples.texts == [('"Half a quote',), ('Say "yes"',)]
 
 
 def test_a_quoted_csv_field_may_hold_a_line_break(tmp_path):

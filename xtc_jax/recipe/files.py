@@ -53,7 +53,7 @@ def find_config_file(name: str) -> str:
     recipes = [recipe for recipe in recipes if not recipe.endswith(("__init__", "common"))]
     if name in recipes:
         return str(shipped / f"{name}.py")
-    raise UserError(f"{name}: no such config file; recipes that ship with xtc_jax: {', '.join(recipes)}")
+    raise UserError(f"{name}: no such config file, nor one of the recipes that ship with xtc_jax: {', '.join(recipes)}")
 
 
 def _get_config(file: str, argument: str) -> ConfigDict:
