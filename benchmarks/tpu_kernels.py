@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from xtc_jax import devices
 from xtc_jax.aot import libtpu as aot
 from xtc_jax.devices import Chip
 from xtc_jax.kernels import pack_tensor
@@ -114,7 +115,7 @@ class Counter:
 
     def __init__(self, compiler: aot.Compiler, generation: str) -> None:
         self.compiler, self.generation = compiler, generation
-        self.chip = tpu_tiles.chip(compiler.device(generation).device_kind)
+        self.chip = devices.chip(compiler.device(generation).device_kind)
         self._seen: dict[tuple[Any, ...], aot.Bundles] = {}
 
     def __call__(self, shape: Shape, blocks: Blocks) -> Candidate:
@@ -173,7 +174,7 @@ def bundles(generations: Iterable[str], m: int, dtype: str, widths: Iterable[int
     """Acceptance: the same kernel at all widths, each with the tile it would use."""
     with aot.Compiler() as compiler:
         for generation in generations:
-            chip = tpu_tiles.chip(compiler.device(generation).device_kind)
+            chip = devices.chip(compiler.device(generation).device_kind)
             for bits in widths:
                 shape = Shape(m, 768, 3072, bits, jnp.dtype(dtype), jnp.dtype(dtype))
                 blocks = tpu_tiles.choose(chip, dataclasses.replace(shape, bits=min(bits, 8)))
@@ -189,7 +190,7 @@ def shapes(generations: Iterable[str], ms: Iterable[int], widths: Iterable[int])
     ms = tuple(ms)
     with aot.Compiler(bundles=False) as compiler:
         for generation in generations:
-            chip = tpu_tiles.chip(compiler.device(generation).device_kind)
+            chip = devices.chip(compiler.device(generation).device_kind)
             for _, k, n in LAYERS:
                 for m in ms:
                     for bits in widths:

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, PartitionSpec
 
 from xtc_jax.kernels import PackedTensor, pack_tensor
-from xtc_jax.kernels.packed_matmul import mosaic_gpu, reference
+from xtc_jax.kernels.packed_matmul import gpu_tiles, mosaic_gpu, reference
 from xtc_jax.kernels.packed_matmul.gpu_tiles import Blocks
 
 H100 = "NVIDIA H100 80GB HBM3"
@@ -218,28 +218,28 @@ def test_shared_memory_is_what_mosaic_counts(bits, dtype):
     from xtc_jax.kernels.packed_matmul.mosaic_gpu_kernel import Kernel
 
     blocks = Blocks(128, 256, 6)
-    weights, needed = blank(128, 256 * 6, bits), mosaic_gpu.shared_memory(blocks, bits, dtype)
+    weights, needed = blank(128, 256 * 6, bits), gpu_tiles.shared_memory(blocks, bits, dtype)
     kernel = Kernel(bits, blocks, "", jnp.dtype(dtype), False, ("row_sum", "token_scale", "scale"))
     vectors = [jax.ShapeDtypeStruct((size,), kind) for size, kind in ((256, jnp.int32), (256, jnp.float32), (1, jnp.float32))]
-    with pytest.raises(ValueError, match=rf"smem_bytes={needed} > max_smem_bytes={mosaic_gpu.SHARED_MEMORY}$"):
+    with pytest.raises(ValueError, match=rf"smem_bytes={needed} > max_smem_bytes={gpu_tiles.SHARED_MEMORY}$"):
         lowered_for_h100(kernel, weights.codes, jax.ShapeDtypeStruct((256, 256 * 6), jnp.int8), *vectors)
 
 
 def test_candidates_fit_an_sm_and_few_tokens_get_small_tiles():
     for m, bits, dtype in [(1, 1, jnp.float32), (32, 2, jnp.bfloat16), (4096, 2, jnp.float32)]:
-        candidates = mosaic_gpu.candidates(m, bits, dtype)
-        assert max(mosaic_gpu.shared_memory(blocks, bits, dtype) for blocks in candidates) <= 227 * 1024
+        candidates = gpu_tiles.candidates(m, bits, dtype)
+        assert max(gpu_tiles.shared_memory(blocks, bits, dtype) for blocks in candidates) <= 227 * 1024
         assert max(blocks.tokens for blocks in candidates) <= max(8, 2 * m - 1)
     assert Blocks(128, 256, 2) in candidates
     assert Blocks(128, 256, 3) not in candidates
-    assert not mosaic_gpu.fits(Blocks(128, 256, 3), 2, jnp.float32)
+    assert not gpu_tiles.fits(Blocks(128, 256, 3), 2, jnp.float32)
 
 
 @pytest.mark.parametrize(
     ("m", "n", "tile"), [(8, 768, (64, 8)), (32, 3072, (64, 16)), (4096, 768, (128, 256)), (16384, 3072, (128, 256))]
 )
 def test_untuned_tiles_keep_the_sms_busy_in_the_fewest_rounds(m, n, tile):
-    blocks = mosaic_gpu.default_blocks(m, n, 2, jnp.bfloat16)
+    blocks = gpu_tiles.default_blocks(m, n, 2, jnp.bfloat16)
     assert (blocks.rows, blocks.tokens) == tile
 
 

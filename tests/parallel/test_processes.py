@@ -111,14 +111,14 @@ def start(program: str, *arguments: str, **options) -> subprocess.Popen:
 
 ABSENT = """
 import sys
-from xtc_jax import cli
-from xtc_jax.train import distributed
+from xtc_jax.errors import UserError
+from xtc_jax.parallel import processes
 address, index = sys.argv[1:]
 try:
-    distributed.join(distributed.Cluster(address, 2, int(index)), seconds=1)
-except cli.UserError as error:
+    processes.join(processes.Cluster(address, 2, int(index)), seconds=1)
+except UserError as error:
     print(error)
-    distributed.leave(2)
+    processes.leave(2)
 """
 
 
@@ -135,33 +135,33 @@ def test_processes_that_do_not_meet_give_up_in_time_and_name_the_coordinator():
 
 TOGETHER = """
 import os, sys
-from xtc_jax import cli
-from xtc_jax.train import distributed
+from xtc_jax.errors import UserError
+from xtc_jax.parallel import processes
 address, index = sys.argv[1], int(sys.argv[2])
 sys.stdout = open(sys.argv[3], "w")  # Gloo writes its own lines to the standard output, in pieces
-distributed.join(distributed.Cluster(address, 2, index), seconds=60)
-print(distributed.on_first(lambda: {"pid": os.getpid()})["pid"])
+processes.join(processes.Cluster(address, 2, index), seconds=60)
+print(processes.on_first(lambda: {"pid": os.getpid()})["pid"])
 def refuse(function, *arguments):
     try:
         function(*arguments)
-    except cli.UserError as error:
+    except UserError as error:
         print(error)
 def fails():
-    raise cli.UserError("no such file")
+    raise UserError("no such file")
 def full():
     raise OSError(28, "No space left on device", "metrics.jsonl")
-refuse(distributed.on_first, fails)
-refuse(distributed.on_first, full)
-distributed.agree({"seed": 1}, "config")
-refuse(distributed.agree, {"seed": index}, "config")
+refuse(processes.on_first, fails)
+refuse(processes.on_first, full)
+processes.agree({"seed": 1}, "config")
+refuse(processes.agree, {"seed": index}, "config")
 sys.stdout.flush()
 if index:
     os.kill(os.getpid(), 9)
 try:
-    distributed.on_first(int)
+    processes.on_first(int)
 except RuntimeError as error:
-    print(distributed.lost_process(error).partition("(")[0])
-    distributed.leave(distributed.LOST)
+    print(processes.lost_process(error).partition("(")[0])
+    processes.leave(processes.LOST)
 """
 
 

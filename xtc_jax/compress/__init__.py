@@ -12,13 +12,12 @@ from xtc_jax.compress.distill import (
     project,
 )
 from xtc_jax.compress.layers import NAMED_LAYERS, LayerMap, layer_map, parse_layers, reduce_layers
-from xtc_jax.compress.pack import SizeEntry, float32_bytes, pack, ready, size_account, unpack
+from xtc_jax.compress.pack import float32_bytes, pack, ready, size_account, unpack
 
 __all__ = [
     "NAMED_LAYERS",
     "DistillSpec",
     "LayerMap",
-    "SizeEntry",
     "Term",
     "attention_loss",
     "distillation_terms",

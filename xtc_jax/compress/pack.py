@@ -1,6 +1,5 @@
 """From trained params to packed params, back, and the account of every byte."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from jaxtyping import Array
 from xtc_jax.bert import sums_integers
 from xtc_jax.errors import UserError
 from xtc_jax.kernels import PackedTensor, pack_tensor, prepare
-from xtc_jax.params import Params
+from xtc_jax.params import Params, SizeEntry
 from xtc_jax.quantize import INPUT_RANGE, QuantRules, assign_rules, weight_levels
 
 
@@ -75,7 +74,7 @@ def ready(params: Params, device_kind: str = "", backend: str = "") -> Params:
 
     def leaf(path: tuple[Any, ...], value: Any) -> Any:
         if not _is_packed(value):
-            return value.astype(jnp.float32)
+            return _float32(value)
         if sums_integers(value):
             return prepare(value, kind, backend)
         table = "_embeddings/" in jax.tree_util.keystr(path, simple=True, separator="/")
@@ -84,28 +83,9 @@ def ready(params: Params, device_kind: str = "", backend: str = "") -> Params:
     return jax.tree_util.tree_map_with_path(leaf, params, is_leaf=_is_packed)
 
 
-@dataclass(frozen=True)
-class SizeEntry:
-    """One line of the size account.
-
-    Attributes:
-      name: path of the parameter.
-      shape: its logical shape.
-      bits: bits per weight as stored, scales apart.
-      code_bytes: bytes of the codes, or of the floats.
-      scale_bytes: bytes of the scales and zero points.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    bits: int | float
-    code_bytes: int
-    scale_bytes: int
-
-    @property
-    def total(self) -> int:
-        """All bytes of this parameter."""
-        return self.code_bytes + self.scale_bytes
+def _float32(value: Any) -> Array:
+    """``value`` in float32; of an array that is there, by numpy: nothing is compiled."""
+    return value.astype(jnp.float32) if isinstance(value, jax.core.Tracer) else jnp.asarray(np.asarray(value, np.float32))
 
 
 def size_account(params: Params) -> list[SizeEntry]:

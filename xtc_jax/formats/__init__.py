@@ -1,18 +1,42 @@
-"""Writers and readers of model directories."""
+"""Writers and readers of model directories.
 
-from xtc_jax.formats.convert import convert, load_model
-from xtc_jax.formats.flax import load_flax, save_flax
-from xtc_jax.formats.huggingface import (
-    check_params,
-    copy_tokenizer,
-    load_huggingface,
-    read_config,
-    resolve_model,
-    save_huggingface,
-)
-from xtc_jax.formats.packed import WEIGHTS, PackedModel, file_account, load_packed, save_packed
-from xtc_jax.formats.safetensors import read_safetensors
+Names are imported when they are first used (PEP 562): the account of a file needs no JAX, and running a packed model neither
+Orbax nor transformers.
+"""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xtc_jax.formats.account import WEIGHTS, file_account
+    from xtc_jax.formats.convert import convert, load_model
+    from xtc_jax.formats.flax import load_flax, save_flax
+    from xtc_jax.formats.huggingface import (
+        check_params,
+        copy_tokenizer,
+        load_huggingface,
+        read_config,
+        resolve_model,
+        save_huggingface,
+    )
+    from xtc_jax.formats.packed import PackedModel, load_packed, save_packed
+    from xtc_jax.formats.safetensors import read_safetensors
+
+_MODULES = {
+    "account": ("WEIGHTS", "file_account"),
+    "convert": ("convert", "load_model"),
+    "flax": ("load_flax", "save_flax"),
+    "huggingface": (
+        "check_params",
+        "copy_tokenizer",
+        "load_huggingface",
+        "read_config",
+        "resolve_model",
+        "save_huggingface",
+    ),
+    "packed": ("PackedModel", "load_packed", "save_packed"),
+    "safetensors": ("read_safetensors",),
+}
 __all__ = [
     "WEIGHTS",
     "PackedModel",
@@ -31,3 +55,10 @@ __all__ = [
     "save_huggingface",
     "save_packed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,9 +19,9 @@ import numpy as np
 from safetensors.numpy import save
 
 from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, init
-from xtc_jax.compress import SizeEntry, size_account
 from xtc_jax.data import Task
 from xtc_jax.errors import UserError
+from xtc_jax.formats.account import WEIGHTS
 from xtc_jax.formats.huggingface import copy_tokenizer
 from xtc_jax.formats.safetensors import read_safetensors
 from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor, code_width, has_illegal_code
@@ -29,7 +29,6 @@ from xtc_jax.params import Params, named_leaves, nest
 from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, weight_path
 
 FORMAT_VERSION = 1
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -219,24 +218,3 @@ def _in_planes(leaf: Any) -> Any:
 def _leaves(params: Params) -> dict[str, Any]:
     flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_packed)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
-
-
-def file_account(directory: Path) -> tuple[list[SizeEntry], int, int]:
-    """The size account of a packed model's file.
-
-    Returns:
-      One entry per parameter, the bytes of the file's header, and the bytes of the file; the first two
-      add up to the third.
-
-    Raises:
-      UserError: see :func:`load_packed`; or the bytes do not add up.
-    """
-    entries = size_account(_read(directory).params)
-    size = (directory / WEIGHTS).stat().st_size
-    with open(directory / WEIGHTS, "rb") as file:
-        header = 8 + int.from_bytes(file.read(8), "little")
-    if header + sum(entry.total for entry in entries) != size:
-        raise UserError(
-            f"{directory / WEIGHTS}: holds {size} bytes, its tensors and header fewer; it has tensors of another model"
-        )
-    return entries, header, size

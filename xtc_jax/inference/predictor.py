@@ -1,21 +1,23 @@
 """Run a packed model from its directory alone: classify text, or measure it on a data set."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from tokenizers import Tokenizer
 
+from xtc_jax.bert import BertConfig, apply
 from xtc_jax.compress import ready
-from xtc_jax.data import Dataset, compute_all, default_buckets, load_examples, load_tokenizer, splits_of, tokenize
+from xtc_jax.data import Dataset, compute_all, default_buckets, eval_batches, load_examples, load_tokenizer, splits_of, tokenize
 from xtc_jax.errors import UserError
-from xtc_jax.formats import PackedModel, load_packed
-from xtc_jax.parallel import make_mesh, put_replicated
+from xtc_jax.formats.packed import PackedModel, load_packed
 from xtc_jax.params import Params
-from xtc_jax.train import EvalStep, make_eval_step, predict_logits
 
+Forward = Callable[[Params, Array, Array, Array], Array]
 _BATCH = 32
 
 
@@ -27,15 +29,14 @@ class Predictor:
       model: as stored.
       params: its params, laid out for the device they run on.
       tokenizer: of its directory.
-      mesh: that device. One: a handful of texts is not worth splitting, and any number of them must do.
-      step: ``(params, batch) -> logits``, jitted: one executable per shape of a batch, of which there are few.
+      forward: ``(params, input_ids, token_type_ids, attention_mask) -> logits``, jitted: one executable per shape of a batch,
+        of which there are few. One device: a handful of texts is not worth splitting, and any number of them must do.
     """
 
     model: PackedModel
     params: Params
     tokenizer: Tokenizer
-    mesh: jax.sharding.Mesh
-    step: EvalStep
+    forward: Forward
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,15 @@ def load_predictor(directory: Path) -> Predictor:
       UserError: see :func:`xtc_jax.formats.load_packed`.
     """
     model, device = load_packed(directory), jax.local_devices()[0]
-    mesh = make_mesh(devices=[device])
-    params = put_replicated(ready(model.params, device.device_kind), mesh)
-    return Predictor(model, params, load_tokenizer(directory), mesh, make_eval_step(model.config, None, mesh))
+    params = jax.device_put(ready(model.params, device.device_kind), device)
+    return Predictor(model, params, load_tokenizer(directory), _make_forward(model.config))
+
+
+def _make_forward(config: BertConfig) -> Forward:
+    def forward(params: Params, input_ids: Array, token_type_ids: Array, attention_mask: Array) -> Array:
+        return apply(config, params, input_ids, token_type_ids, attention_mask).logits
+
+    return jax.jit(forward)
 
 
 def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
@@ -81,7 +88,11 @@ def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.nd
     dataset = Dataset(
         tokens, np.zeros(len(texts), np.int32), batch, default_buckets(predictor.model.max_length), config.pad_token_id
     )
-    return predict_logits(predictor.step, predictor.params, dataset, predictor.mesh)
+    logits = np.empty((len(texts), config.num_labels), np.float32)
+    for planned, rows in zip(dataset.in_order(), eval_batches(dataset), strict=True):
+        inputs = (jnp.asarray(rows[name]) for name in ("input_ids", "token_type_ids", "attention_mask"))
+        logits[planned.indices] = np.asarray(predictor.forward(predictor.params, *inputs))[: len(planned.indices)]
+    return logits
 
 
 def predict(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> list[Prediction]:

@@ -25,6 +25,7 @@ stay whole.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +38,10 @@ BASE3 = "base3.v1"
 """Ternary codes, five to a byte, as above: a smaller file."""
 INT8 = "int8"
 """One int8 per weight, the values themselves: what XLA multiplies once a file is loaded."""
+TPU_WORDS = "tpu_words.v1"
+"""Words of a TPU kernel, see ``packed_matmul/tpu_words.py``."""
+GPU_PLANES256 = "gpu_planes256.v1"
+"""``planes256.v1`` as int8, padded with zeros: K to whole blocks of 256 codes, N to whole tiles of 128 rows."""
 STORED_LAYOUTS = (PLANES256, BASE3)
 """Those that files may have."""
 BLOCK = 256
@@ -65,12 +70,21 @@ def pack_codes(codes: UInt8[Array, "n k"], bits: int) -> UInt8[Array, "n width"]
 
 def unpack_codes(packed: UInt8[Array, "n width"], bits: int, k: int) -> UInt8[Array, "n k"]:
     """Unpack rows of ``k`` codes. Inverse of :func:`pack_codes`."""
+    return _unpack_rows(packed, bits, k, jnp)
+
+
+def unpack_codes_on_host(packed: UInt8[np.ndarray, "n width"], bits: int, k: int) -> UInt8[np.ndarray, "n k"]:
+    """:func:`unpack_codes` in numpy: milliseconds for a whole model, where XLA compiles a program for each shape."""
+    return _unpack_rows(packed, bits, k, np)
+
+
+def _unpack_rows(packed: Any, bits: int, k: int, xp: Any) -> Any:
     n = packed.shape[0]
     full = k // BLOCK * (BLOCK * bits // 8)
-    parts = [_unpack_block(packed[:, :full].reshape(n, k // BLOCK, BLOCK * bits // 8), bits).reshape(n, -1)]
+    parts = [_unpack_block(packed[:, :full].reshape(n, k // BLOCK, BLOCK * bits // 8), bits, xp).reshape(n, -1)]
     if k % BLOCK:
-        parts.append(_unpack_block(packed[:, full:], bits)[:, : k % BLOCK])
-    return jnp.concatenate(parts, axis=1)
+        parts.append(_unpack_block(packed[:, full:], bits, xp)[:, : k % BLOCK])
+    return xp.concatenate(parts, axis=1)
 
 
 def _pack_block(codes: Array, bits: int) -> Array:
@@ -83,11 +97,11 @@ def _pack_block(codes: Array, bits: int) -> Array:
     return jax.lax.reduce(grid << shifts, np.uint8(0), jax.lax.bitwise_or, (grid.ndim - 2,))
 
 
-def _unpack_block(packed: Array, bits: int) -> Array:
-    """``(..., S)`` bytes to ``(..., P * S)`` codes."""
+def _unpack_block(packed: Any, bits: int, xp: Any) -> Any:
+    """``(..., S)`` bytes to ``(..., P * S)`` codes, in numpy or JAX (``xp``)."""
     planes = 8 // bits
-    shifts = (bits * jnp.arange(planes, dtype=jnp.uint8))[:, None]
-    codes = (packed[..., None, :] >> shifts) & jnp.uint8(2**bits - 1)
+    shifts = (bits * xp.arange(planes, dtype=np.uint8)).astype(np.uint8)[:, None]
+    codes = (packed[..., None, :] >> shifts) & xp.uint8(2**bits - 1)
     return codes.reshape(*packed.shape[:-1], planes * packed.shape[-1])
 
 

@@ -22,6 +22,7 @@ from xtc_jax.kernels.layout import (
     stored_bits,
     unpack_base3,
     unpack_codes,
+    unpack_codes_on_host,
 )
 
 
@@ -87,7 +88,14 @@ class PackedTensor:
 
     def unpacked(self) -> "PackedTensor":
         """The same tensor in layout ``int8``: eight times the memory of 1 bit, no work per multiplication."""
+        if isinstance(self.codes, jax.Array) and not isinstance(self.codes, jax.core.Tracer) and self.layout == PLANES256:
+            return replace(self, codes=jnp.asarray(self._values_on_host()), layout=INT8)
         return replace(self, codes=self.values(), layout=INT8)
+
+    def _values_on_host(self) -> Int8[np.ndarray, "n k"]:
+        """:meth:`values`, by numpy: nothing is compiled."""
+        codes = unpack_codes_on_host(np.asarray(self.codes), stored_bits(self.bits), self.shape[1]).view(np.int8)
+        return 2 * codes - np.int8(1) if self.bits == 1 else codes - np.array(offset(self.bits)).astype(np.int8)
 
     def stored(self, layout: str) -> "PackedTensor":
         """The same tensor in another layout of files; ``base3.v1`` takes ternary codes alone, and leaves others in planes.

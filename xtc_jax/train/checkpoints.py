@@ -152,7 +152,7 @@ class Checkpoints:
             self._fail(error)
 
     def _fail(self, error: Exception) -> NoReturn:
-        """Describe what happened and what is left. Of tensorstore's long messages the number of the system's error tells enough.
+        """Describe what happened and what is left. Of tensorstore's long messages the system's error number is enough.
 
         An error because another process was lost is raised as it is: it is not the disk's.
         """

@@ -5,6 +5,7 @@ from then on what multiplies it. So the choice is made outside of ``jit``, needs
 through ``vmap``, ``shard_map``, ahead-of-time compilation and ``jax.export``.
 """
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int8, Int32
 
-from xtc_jax.kernels.layout import INT8, STORED_LAYOUTS, code_width
-from xtc_jax.kernels.packed_matmul import mosaic_gpu, mosaic_tpu, reference, tpu_words
+from xtc_jax.kernels.layout import GPU_PLANES256, INT8, STORED_LAYOUTS, TPU_WORDS, code_width
+from xtc_jax.kernels.packed_matmul import reference
 from xtc_jax.kernels.packed_matmul.reference import ACTIVATIONS
 from xtc_jax.kernels.tensor import PackedTensor
 
@@ -29,10 +30,19 @@ class _Backend(NamedTuple):
     matmul: Callable[..., Array]
 
 
+def _when_called(module: str, function: str) -> Callable[..., Any]:
+    """A function of a module that is imported at the first call: Pallas takes as long to import as the rest of the package."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return getattr(importlib.import_module(f"{__package__}.{module}"), function)(*args, **kwargs)
+
+    return call
+
+
 _BACKENDS: Mapping[str, _Backend] = MappingProxyType(
     {
-        "mosaic_tpu": _Backend((tpu_words.LAYOUT,), mosaic_tpu.prepare, mosaic_tpu.matmul),
-        "mosaic_gpu": _Backend((mosaic_gpu.LAYOUT,), mosaic_gpu.prepare, mosaic_gpu.matmul),
+        "mosaic_tpu": _Backend((TPU_WORDS,), _when_called("mosaic_tpu", "prepare"), _when_called("mosaic_tpu", "matmul")),
+        "mosaic_gpu": _Backend((GPU_PLANES256,), _when_called("mosaic_gpu", "prepare"), _when_called("mosaic_gpu", "matmul")),
         "xla": _Backend((INT8,), reference.prepare, reference.matmul),
         "reference": _Backend(STORED_LAYOUTS, lambda weights, _: weights, reference.matmul),
     }

@@ -18,12 +18,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int8, Int32
 
 from xtc_jax.kernels.layout import BLOCK, PLANES256, pack_codes, unpack_codes
+from xtc_jax.kernels.layout import GPU_PLANES256 as LAYOUT
 from xtc_jax.kernels.packed_matmul.gpu_tiles import REGISTERS, ROWS, SHARED_MEMORY, Blocks, default_blocks, fits
 from xtc_jax.kernels.packed_matmul.reference import quantize_tokens
 from xtc_jax.kernels.tensor import PackedTensor
 
-LAYOUT = "gpu_planes256.v1"
-"""``planes256.v1`` as int8, padded with zeros: K to whole blocks of 256 codes, N to whole tiles of 128 rows."""
 _MINIMUM_JAX = (0, 11, 2)
 
 

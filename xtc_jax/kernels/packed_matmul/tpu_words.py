@@ -20,8 +20,10 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Int8, Int32
 
 from xtc_jax.kernels.layout import BLOCK
+from xtc_jax.kernels.layout import TPU_WORDS as LAYOUT
 
-LAYOUT = "tpu_words.v1"
+__all__ = ["LANES", "LAYOUT", "codes_shape", "exponent", "pack", "padded", "unpack"]
+
 LANES = 128
 
 
