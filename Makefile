@@ -3,17 +3,21 @@
 WORKDIR ?= runs/quickstart
 PYTHON ?=
 
-.PHONY: quickstart test check clean
+.PHONY: quickstart test test-all check clean
 
 quickstart:  ## a real BERT to a 1-bit model, in minutes
 	@sh launch/bootstrap.sh run "$(PYTHON)"
-	.venv/bin/xtc compress --config=configs/quickstart.py --workdir=$(WORKDIR)
+	.venv/bin/xtc compress --config=quickstart --workdir=$(WORKDIR)
 
-test:  ## the whole test suite
+test:  ## the fast tier of the test suite, in minutes
+	@sh launch/bootstrap.sh test "$(PYTHON)"
+	JAX_PLATFORMS=cpu .venv/bin/python -m pytest --numprocesses auto --dist worksteal -m "not slow" $(ARGS)
+
+test-all:  ## the whole test suite
 	@sh launch/bootstrap.sh test "$(PYTHON)"
 	JAX_PLATFORMS=cpu .venv/bin/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
-check:  ## format, lint, types, floors
+check:  ## format, lint, types, layers
 	@sh launch/bootstrap.sh test "$(PYTHON)"
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .

@@ -1,9 +1,9 @@
 """What every test runs under: four fake devices, strict dtype promotion, warnings as errors, checked array types."""
 
-import atexit
+import importlib.metadata
+import importlib.util
 import os
-import shutil
-import tempfile
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
@@ -12,14 +12,12 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 if "optimization_level" not in os.environ["XLA_FLAGS"] and "XTC_STEPS" not in os.environ:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
-# The suite compiles the same small models again and again: once is enough, for all workers.
+# The suite compiles the same small models again and again: once is enough, for all workers and for the next run as well.
+# A process that gets killed while it writes has a cache of its own, see tests/training.py.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="xtc-tests-")
-    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+    version = importlib.metadata.version("jaxlib")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / ".jax_cache" / version)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-
-import importlib.util
-from pathlib import Path
 
 import jax
 import numpy as np

@@ -41,6 +41,7 @@ def start(root: Path, workdir: Path, *arguments: str, processes: int = 2) -> sub
         "XLA_FLAGS": "--xla_backend_optimization_level=0",
         "DEVICES": "2",
         "XTC": f"{sys.executable} -m xtc_jax.cli",
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled"),  # processes may be killed as they write it
     }
     options = [f"--config={root / 'config.py'}", f"--workdir={workdir}", *arguments]
     return subprocess.Popen(["bash", str(LOCAL), str(processes), *options], env=environment, stdout=-1, stderr=-1, text=True)

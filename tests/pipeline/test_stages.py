@@ -35,15 +35,12 @@ def all_kinds(root) -> ConfigDict:
     config.teacher = stage_config(**{**FEW, "layers": "0,2", "steps": 12})
     config.gridded = stage_config(init="teacher", weight_bits=1, **{**TAUGHT, "grid": (1e-9, 2e-3)})
     config.falling = stage_config(init="teacher", weight_bits=1, bit_schedule="8@2>1@4", activation_range="static", **TAUGHT)
-    config.ternary = stage_config(init="teacher", weight_bits=2, **TAUGHT)
-    config.halves = stage_config(init="ternary", weight_bits=1, split=True, **TAUGHT)
     phases = [(("attention", "hidden"), (1, 0.5), 3, 1e-3), (("logit", "label"), (1, 1), 3, 5e-4)]
     shared = {key: value for key, value in TAUGHT.items() if key not in ("steps", "learning_rate")}
     grouped = {"weight_bits": 4, "quantizer": "asymmetric", "granularity": "16", "stochastic": True}
     two = add_phases(config, "two", phases, init="teacher", result="two stages", **grouped, **shared)
-    config.chained = stage_config(init="halves", weight_bits=1, **{**TAUGHT, "teacher": "ternary"})
     config.narrow = stage_config(model=str(write_narrow(root)), weight_bits=2, loss={"attention": 0.0}, **TAUGHT)
-    config.stages = ("teacher", "gridded", "falling", "ternary", "halves", *two, "chained", "narrow")
+    config.stages = ("teacher", "gridded", "falling", *two, "narrow")
     return config
 
 
@@ -62,12 +59,12 @@ def results(root):
 
 def test_every_quantized_stage_that_nothing_starts_from_is_packed(results, root):
     packed = [name for name in results if name.endswith("packed")]
-    assert packed == ["gridded packed", "falling packed", "two stages packed", "chained packed", "packed"]
+    assert packed == ["gridded packed", "falling packed", "two stages packed", "packed"]
     for name in packed:
         assert results[name]["prediction_agreement"] == 1.0
         assert results[name]["max_logit_difference"] <= 1e-5
     assert results["packed"]["path"] == str(root / "work" / "packed")
-    assert results["chained packed"]["path"] == str(root / "work" / "packed-chained")
+    assert results["falling packed"]["path"] == str(root / "work" / "packed-falling")
 
 
 def test_a_grid_keeps_the_learning_rate_with_the_best_metric_and_shows_all(results, root):
@@ -89,16 +86,6 @@ def test_running_input_ranges_are_trained_saved_and_packed(results, root):
     packed = load_packed(root / "work" / "packed-falling")
     assert packed.params["encoder"]["layer_0"]["intermediate"]["dense"]["weight"].activation.range == "static"
     np.testing.assert_array_equal(packed.params["encoder"]["layer_0"]["intermediate"]["dense"]["input_range"], [low, high])
-
-
-def test_a_split_stage_trains_two_binary_halves_of_every_ternary_weight(results, root):
-    params = load_flax(root / "work" / "halves" / "model")[1]
-    assert set(params["encoder"]["layer_1"]["output"]["dense"]["weight"]) == {"first", "second"}
-    assert set(params["embeddings"]["word_embeddings"]["weight"]) == {"first", "second"}
-    assert params["pooler"]["dense"]["weight"].shape == (32, 32)
-    packed = load_packed(root / "work" / "packed-chained").params
-    halves = packed["encoder"]["layer_1"]["output"]["dense"]["weight"]
-    assert [half.bits for half in halves.values()] == [1, 1]
 
 
 def test_phases_are_stages_one_after_another(results, root):
