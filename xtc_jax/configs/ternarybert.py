@@ -2,9 +2,9 @@
 
     xtc compress --config=ternarybert:sst2 --workdir=runs/ternarybert
 
-Paper: Zhang et al., EMNLP 2020, arXiv 2009.12812; 14.9 times smaller (published). Settings of its code (method.md sections
-3.2, 5.2 and 6.3): weights clipped to [-2.5, 2.5] with a gradient gated there, one scale a Linear, word embeddings row-wise,
-the pooler quantized too, activations per tensor over the batch, learning rate 2e-5, 3 epochs, warm-up over a tenth,
+Paper: Zhang et al., EMNLP 2020, arXiv 2009.12812; 14.9 times smaller (published). Settings of its code (docs/method.md,
+sections 3.2, 5.2 and 6.3): weights clipped to [-2.5, 2.5] with a gradient gated there, one scale a Linear, word embeddings
+row-wise, the pooler quantized too, activations per tensor over the batch, learning rate 2e-5, 3 epochs, warm-up over a tenth,
 augmented data. Not taken over: 8-bit query, key, value and attention products, and BertAdam (no bias correction, clipping
 per tensor). Measured here: not on BERT-base.
 

@@ -18,7 +18,7 @@ Phase = tuple[Sequence[str], Sequence[float], int | float, float]
 
 
 def stage_config(**values: Any) -> ConfigDict:
-    """A stage; keyword arguments override these defaults, which are XTC's (method.md section 1).
+    """A stage; keyword arguments override these defaults, which are XTC's (docs/method.md, section 1).
 
     Raises:
       UserError: a key that stages do not have.
