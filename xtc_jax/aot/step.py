@@ -45,8 +45,7 @@ class Step:
       mesh: of the devices that are not there.
       length: tokens of a text.
       traced: the step.
-      state, teacher: global shapes with their shardings.
-      batch: likewise.
+      state, teacher, batch: global shapes with their shardings.
     """
 
     plan: StagePlan

@@ -10,7 +10,7 @@ it in byte ``i`` of word ``r``, as a two's complement field in bits ``b j`` to `
   64 times: the sign bit over a constant 64. Codes from zero up would need a correction by the row sum of x instead
   (docs/kernels.md, section 1), which costs the vector unit more than the unpacking.
 
-Weights of 5 to 8 bits are plain int8 ``(K, N)``, padded likewise.
+Weights of 5 to 8 bits are plain int8 ``(K, N)``, both dimensions padded to 128.
 """
 
 import jax.numpy as jnp
