@@ -11,6 +11,8 @@ CITING = ("xtc_jax", "configs", "tests", "benchmarks", "launch")
 SUFFIXES = (".py", ".sh", ".sbatch", ".yaml", ".md")
 _MENTION = re.compile(r"[\w./-]*\b(?:method|kernels)\.md\b")
 _CITATION = re.compile(r"docs/(?:method|kernels)\.md, sections? (\d+(?:\.\d+)?(?:(?:, | and | to )\d+(?:\.\d+)?)*)")
+_PATH = re.compile(r"(?<![\w./])(?:xtc_jax|tests|configs|launch|benchmarks|docs)/[\w./-]+\.(?:py|md|sh|json|png|yaml|sbatch)\b")
+_ELSEWHERE = re.compile(r"\[[^\]]*\]\(https?://[^)]*\)")  # a link to another repository, which has such folders too
 _HEADING = re.compile(r"^##+ (\d+(?:\.\d+)?)[. ]", re.MULTILINE)
 
 
@@ -104,3 +106,24 @@ def test_every_status_in_a_table_of_the_method_is_one_that_the_page_defines():
             if cell.split(" (")[0].split(";")[0] not in known:
                 wrong.append(row)
     assert wrong == []
+
+
+def lost(text: str) -> list[str]:
+    """Paths of this repository in a text that lead nowhere."""
+    return [path for path in _PATH.findall(_ELSEWHERE.sub("", text)) if not (ROOT / path).exists()]
+
+
+def test_every_file_of_this_repository_that_a_text_names_exists():
+    pages = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "pyproject.toml")]
+    found = {
+        str(path.relative_to(ROOT)): lost(path.read_text()) for path in (*pages, *(ROOT / "docs").glob("*.md"), *sources())
+    }
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_a_path_that_leads_nowhere_is_found_and_one_of_another_repository_is_left_alone():
+    assert lost("see docs/lost.md, `xtc_jax/lost/lost.py` and tests/test_citations.py") == [
+        "docs/lost.md",
+        "xtc_jax/lost/lost.py",
+    ]
+    assert lost("[jax, `tests/lost.py`](https://example.com/tests/lost.py)") == []
