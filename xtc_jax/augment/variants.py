@@ -96,8 +96,8 @@ def vary(
     uniformly; what was seen before is dropped.
 
     Args:
-      sentence: the words.
-      choices: their candidates.
+      sentence: the words of a text.
+      choices: the candidates for each word.
       rounds: how many to try.
       probability: of replacing a word.
       rng: the only source of chance; takes ``2 * rounds * slots`` draws.

@@ -38,7 +38,7 @@ class Term(NamedTuple):
     means: tuple[Mean, ...]
 
     def value(self) -> Float[Array, ""]:
-        """``weight * sum(means)``."""
+        """The term as a float32 scalar: ``weight * sum(means)``."""
         return self.weight * jnp.sum(jnp.stack([mean.value() for mean in self.means]))
 
 
@@ -48,7 +48,7 @@ class Outputs(Protocol):
 
     @property
     def logits(self) -> Array:
-        """``(batch, labels)``."""
+        """Float ``(batch, labels)``, before softmax."""
 
     @property
     def hidden_states(self) -> tuple[Array, ...]:

@@ -23,7 +23,7 @@ def two_stages(epochs: float, learning_rate: float) -> tuple[Phase, Phase]:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The recipe."""
+    """The recipe for the arguments that the docstring of this file lists."""
     options = parse_arg(arg, task="sst2", epochs=2.0, runlocal=False)
     config, _ = paper_config(options.task, runlocal=options.runlocal)
     shared = {"teacher": "teacher", "batch_size": 16, "warmup_epochs": 0.1 * options.epochs, "activation_range": "tensor"}

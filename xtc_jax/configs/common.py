@@ -59,7 +59,7 @@ def paper_config(task: str, *, runlocal: bool, model: str = MODEL, finetuned: bo
     """A config with its teacher, and the task's setting.
 
     Args:
-      task: of GLUE.
+      task: name of a GLUE task, ``mnli``.
       runlocal: see ``xtc_jax.recipe.runlocal.shrink``.
       model: the checkpoint to start from.
       finetuned: the checkpoint is the teacher; it is measured and not trained. Otherwise it is fine-tuned for three epochs at

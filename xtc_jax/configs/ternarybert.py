@@ -18,7 +18,7 @@ from xtc_jax.recipe.schema import choose, parse_arg, stage_config
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The recipe."""
+    """The recipe for the arguments that the docstring of this file lists."""
     options = parse_arg(arg, task="sst2", bits=2, augment="yes", runlocal=False)
     config, _ = paper_config(options.task, runlocal=options.runlocal)
     quantizer = choose("bits", options.bits, {2: "ternary_clipped", 8: "symmetric"})

@@ -145,7 +145,7 @@ class _Plan:
 
     @property
     def operand(self) -> Any:
-        """What the MXU multiplies."""
+        """The dtype that the MXU multiplies: int8, or bfloat16 where it has no int8."""
         return jnp.int8 if self.device.int8 and self.shape.bits <= 8 else jnp.bfloat16
 
     @property
