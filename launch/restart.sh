@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Start a command again while its status says so (launch/statuses.sh); another run of 'xtc compress' goes on where it was.
+# Start a command again while its status calls for it (launch/statuses.sh); another run of 'xtc compress' goes on where it was.
 #
 #   launch/restart.sh launch/local.sh 2 --config=configs/quickstart.py:runlocal --workdir=runs/rehearsal
 #

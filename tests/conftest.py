@@ -7,8 +7,9 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-# Most of the suite's time is LLVM's, which need not make the loops of toys fast. tests/test_configs.py compiles as users do,
-# and so does the real model that XTC_STEPS asks for: without optimizations its float sums differ, and activations round apart.
+# Most of the suite's time is LLVM's, which need not make the loops of toys fast. tests/configs/test_configs.py compiles
+# as users do, and so does the real model that XTC_STEPS asks for: without optimizations its float sums differ, and activations
+# round apart.
 if "optimization_level" not in os.environ["XLA_FLAGS"] and "XTC_STEPS" not in os.environ:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 

@@ -1,4 +1,4 @@
-"""Stand-ins of xtc that end as told, and the environment that the scripts of launch/ run in with them."""
+"""Stand-ins of xtc that end with a given status, and the environment that the scripts of launch/ run in with them."""
 
 import os
 import subprocess

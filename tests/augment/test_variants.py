@@ -12,7 +12,7 @@ TEXTS = st.lists(st.sampled_from(["lamp", "kettle", "Bridge", "the", "was", "not
 
 
 def three_each(sentences):
-    """Three candidates for every word, told from all others by their number."""
+    """Three candidates for every word, distinguished from all others by their number."""
     return [{i: [f"{sentence.words[i]}{n}" for n in range(3)] for i in sentence.eligible} for sentence in sentences]
 
 

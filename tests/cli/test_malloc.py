@@ -31,7 +31,7 @@ print(int(kept), faults() - before)
 
 
 def undecided() -> dict[str, str]:
-    """The environment of a process that nobody has told anything about malloc."""
+    """The environment of a process that has no setting of malloc."""
     return {k: v for k, v in training.environment(1).items() if k != "GLIBC_TUNABLES" and not k.startswith("MALLOC_")}
 
 
@@ -70,12 +70,12 @@ def test_commands_that_train_keep_memory_before_any_thread_starts(tmp_path: Path
 import sys
 from pathlib import Path
 from xtc_jax.cli import main as cli, malloc
-def told():
+def record_call():
     status = Path("/proc/self/status")
     threads = status.read_text().split("Threads:")[1].split()[0] if status.exists() else "1"
     print(threads, "numpy" in sys.modules, "jax" in sys.modules)
     raise cli.UserError("seen enough")
-malloc.keep_memory = told
+malloc.keep_memory = record_call
 assert cli.main({words.split()!r}) == 2
 """
     done = subprocess.run(

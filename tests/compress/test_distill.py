@@ -257,7 +257,7 @@ def soft(z):
 
 
 def oracle(student, teacher, lengths, kept, spec, regression):
-    """method.md sections 1 and 2 in float64, one example and one layer at a time, on plain arrays."""
+    """docs/method.md, sections 1 and 2, in float64, one example and one layer at a time, on plain arrays."""
     real = [n for n in lengths if n]
     zs, zt = student["logits"].astype(float), teacher["logits"].astype(float)
     if regression:

@@ -61,7 +61,7 @@ def test_glue_has_every_task_depth_and_bits(task, layers, bits):
     assert [stage.learning_rate for stage in (*earlier[1:], last)] == [5e-5] * (1 + (layers < 12))
 
 
-SETTINGS = {  # task: (augmented, epochs of budgets a, b and c, length); recollections of the paper, method.md section 12
+SETTINGS = {  # task: (augmented, epochs of budgets a, b and c, length); recollections of the paper, docs/method.md, section 12
     "mnli": (False, (3, 9, 18), 128),
     "qqp": (False, (3, 9, 18), 128),
     "qnli": (True, (1, 3, 6), 128),

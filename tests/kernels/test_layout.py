@@ -34,7 +34,7 @@ jitted_pack = jax.jit(pack_tensor, static_argnums=(2, 3))
 
 
 def packed_by_definition(codes, bits):
-    """kernels.md section 1, code by code: code ``j*S + i`` of a block is bits ``bits*j`` upward of its byte ``i``."""
+    """docs/kernels.md, section 1, code by code: code ``j*S + i`` of a block is bits ``bits*j`` upward of its byte ``i``."""
     n, k = codes.shape
     planes, blocks = 8 // bits, []
     for start in range(0, k, 256):

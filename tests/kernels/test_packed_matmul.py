@@ -159,7 +159,7 @@ def test_a_cpu_multiplies_weights_that_were_unpacked_once_and_says_why(rng):
     weights = packed(case(rng, (), 6, 300, 2)[1], 2)
     choice = choose(weights, "cpu")
     assert choice.backend == "xla"
-    assert choice.why == "beyond M = 8 unpacking costs a CPU more than it saves (kernels.md section 6)"
+    assert choice.why == "beyond M = 8 unpacking costs a CPU more than it saves (docs/kernels.md, section 6)"
     assert prepare(weights, "cpu").layout == "int8"
     assert prepare(weights, "cpu", "reference").layout == "planes256.v1"
     assert choose(weights, "cpu", "reference").why == "as asked"

@@ -166,7 +166,7 @@ def test_a_half_written_checkpoint_is_named_and_deleted(tmp_path):
 
 @contextmanager
 def small_files_only():
-    """A disk with room for 2,000 bytes in a file. It is the same failed write as on a full disk, and needs no disk."""
+    """A disk with space for 2,000 bytes in a file. It is the same failed write as on a full disk, and needs no disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:

@@ -13,7 +13,7 @@ SPEC = OptimizerSpec(learning_rate=5e-2, steps=5, warmup=2, weight_decay=0.1, cl
 
 
 def reference(params, gradients, spec):
-    """method.md 6.1 in float64, one gradient per update."""
+    """docs/method.md, section 6.1, in float64, one gradient per update."""
     p = {name: value.astype(np.float64) for name, value in params.items()}
     m = {name: np.zeros_like(value) for name, value in p.items()}
     v = {name: np.zeros_like(value) for name, value in p.items()}

@@ -7,7 +7,7 @@ from xtc_jax.train.phases import Phases, watchdog
 
 
 class Clock:
-    """Stands still unless told otherwise."""
+    """Stands still unless a test moves it."""
 
     def __init__(self):
         self.now = 0.0

@@ -59,10 +59,10 @@ class Account:
     Attributes:
       compiled: whether the compiler of these devices has made the program; otherwise traffic and collectives are the least that
         shapes and shardings imply.
-      memory: per device.
+      memory: what one device holds at the peak, in bytes.
       operations: of matrix products, by dtype, per device.
       traffic: bytes between a device and its memory.
-      collectives: per device.
+      collectives: what one device sends and receives in a step.
       bound: None where the peaks of the device are not known, or the program does not fit.
       seconds: to trace, lower and compile.
     """
@@ -80,7 +80,7 @@ def account(step: Step, slice_: Slice, begun: float, log: Callable[[str], None],
     """Compile ``step`` for ``slice_``, or lower it where there is no compiler, and read off what it takes.
 
     Args:
-      step: traced.
+      step: a traced training step.
       slice_: what it was traced for.
       begun: of ``time.monotonic``, when tracing began.
       log: receives a line of text about each step of the work.

@@ -23,12 +23,12 @@ class Bound:
 
     @property
     def seconds(self) -> float:
-        """The largest."""
+        """The lower bound of the step: the largest of the three times, in seconds."""
         return max(self.compute, self.hbm, self.interconnect or 0.0)
 
     @property
     def binding(self) -> str:
-        """The name of the largest."""
+        """Which of the three times is the largest: ``compute``, ``hbm`` or ``interconnect``."""
         named = {"compute": self.compute, "hbm": self.hbm, "interconnect": self.interconnect or 0.0}
         return max(named, key=lambda name: named[name])
 

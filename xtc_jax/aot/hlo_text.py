@@ -37,7 +37,7 @@ class Instruction:
     """One line of a computation.
 
     Attributes:
-      name, opcode: as printed.
+      name, opcode: as they are printed in the program's text.
       results: arrays of the result, those of a tuple in order.
       operands: names of instructions of the same computation.
       attributes: what follows the operands; of a ``parameter``, its number first.
@@ -53,7 +53,7 @@ class Instruction:
 
     @property
     def bytes(self) -> int:
-        """Of all results."""
+        """Bytes of all results together."""
         return sum(buffer.bytes for buffer in self.results)
 
     @property
@@ -82,7 +82,7 @@ class Module:
     """A program.
 
     Attributes:
-      computations: by name.
+      computations: all computations of the program, by name.
       entry: the name of the one it starts with.
     """
 

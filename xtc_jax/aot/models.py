@@ -36,8 +36,8 @@ def model_shapes(recipe: Recipe, instead: str = "") -> dict[str, BertConfig]:
     """The shapes of all models that a recipe names, with the heads of its task, by the names it has for them.
 
     Args:
-      recipe: its stages.
-      instead: model whose shape ``config.model`` has, whatever it says; "" is its own.
+      recipe: names the models in its stages.
+      instead: model whose shape ``config.model`` has, whatever model that names; "" is its own.
 
     Raises:
       UserError: a model whose shape cannot be known here.

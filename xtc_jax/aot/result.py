@@ -57,7 +57,7 @@ def plain(step: Step, slice_: Slice, found: Account, advice: tuple[str, ...]) ->
 
 
 def remarks(step: Step, slice_: Slice, found: Account, advice: tuple[str, ...], eval_batch_size: int) -> list[str]:
-    """Lines below the table."""
+    """Lines of text below the table: what would fit, what was only lowered, what training would refuse, seconds taken."""
     lines = []
     if not found.memory.fits:
         lines += [f"would fit: {text}" for text in advice] or [
@@ -76,7 +76,7 @@ def remarks(step: Step, slice_: Slice, found: Account, advice: tuple[str, ...], 
 
 
 def table(step: Step, slice_: Slice, found: Account) -> Table:
-    """For ``rich`` to print."""
+    """The account as a table that ``rich`` prints."""
     made = Table(title=describe(step, slice_), title_justify="left")
     made.add_column("per device", no_wrap=True)
     made.add_column("", justify="right", no_wrap=True)

@@ -18,7 +18,7 @@ def paper_collectives(params: Any, teacher: Any, mesh: Mesh) -> tuple[Collective
 
     Args:
       params: shapes of what trains, with shardings.
-      teacher: likewise, or None.
+      teacher: shapes of the teacher's parameters, with shardings; None where there is no teacher.
       mesh: of these shardings.
     """
     data, fsdp = mesh.shape["data"], mesh.shape["fsdp"]

@@ -40,13 +40,12 @@ class Step:
     """A training step before it is compiled.
 
     Attributes:
-      plan: its stage.
+      plan: the plan of the stage that the step trains.
       objective: what it trains, under the rules that end the stage.
       mesh: of the devices that are not there.
       length: tokens of a text.
-      traced: the step.
-      state, teacher: global shapes with their shardings.
-      batch: likewise.
+      traced: the step as JAX traced it, not yet lowered.
+      state, teacher, batch: global shapes with their shardings.
     """
 
     plan: StagePlan
@@ -96,7 +95,7 @@ def trace_step(recipe: Recipe, shapes: Mapping[str, BertConfig], slice_: Slice, 
     Args:
       recipe: as ``xtc compress`` would run it.
       shapes: of its models, by the names the config gives them, heads included.
-      slice_: the devices.
+      slice_: the devices to compile for.
       stage: its name; "" is the last one.
       length: tokens of a text.
 
@@ -176,7 +175,7 @@ def _with_sharding(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
 
 
 def _batch(rows: int, length: int, config: BertConfig, mesh: Mesh) -> Shapes:
-    """As :func:`xtc_jax.data.batches.collate` makes them."""
+    """Global shapes of a training batch, as :func:`xtc_jax.data.batches.collate` makes them."""
 
     def array(dtype: Any, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=batch_sharding(mesh))

@@ -20,10 +20,10 @@ class Slice:
     Attributes:
       name: as libtpu takes it, ``v5e:2x4``; or ``h100:8``.
       platform: ``tpu`` or ``cuda``.
-      kind: ``jax.Device.device_kind``.
+      kind: what ``jax.Device.device_kind`` of such a device is.
       capability: compute capability of a GPU.
       devices: to compile for; none for GPUs, for which it cannot be done.
-      count: of devices.
+      count: number of devices.
       chips: how many they are on.
       hbm: bytes of memory of a device.
       peaks: of a device, if known.

@@ -242,6 +242,6 @@ def _table(work: _Work, rows: slice, made: list[list[tuple[str, ...]]]) -> pa.Ta
 
 def _share(spec: AugmentSpec, directory: Path, rank: int, count: int, go_on: Callable[[], None]) -> None:
     """What process ``rank`` of ``count`` does: the parts rank, rank + count, …"""
-    jax.config.update("jax_platforms", "cpu")  # an accelerator has room for one process
+    jax.config.update("jax_platforms", "cpu")  # an accelerator serves one process
     work = _load(spec)
     _make_parts(work, directory, range(rank, work.parts, count), lambda _: go_on())

@@ -1,4 +1,4 @@
-"""Data augmentation as TinyBERT and XTC do it (Jiao et al. 2020, algorithm 1; method.md section 7), without its model.
+"""Data augmentation as TinyBERT and XTC do it (Jiao et al. 2020, algorithm 1; docs/method.md, section 7), without its model.
 
 A word of the text is replaced, with a probability, by one of its candidates; where those come from is the caller's
 affair (:data:`Candidates`). One difference on purpose: of a pair, each side varies while the other one stands as
@@ -96,8 +96,8 @@ def vary(
     uniformly; what was seen before is dropped.
 
     Args:
-      sentence: the words.
-      choices: their candidates.
+      sentence: the words of a text.
+      choices: the candidates for each word.
       rounds: how many to try.
       probability: of replacing a word.
       rng: the only source of chance; takes ``2 * rounds * slots`` draws.

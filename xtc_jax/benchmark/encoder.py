@@ -46,8 +46,8 @@ def measure_encoder(
       log: receives a line of text about each step of the work.
       command: to be repeated, for the record.
       config: shape of the BERT; BERT-base where there is none.
-      sizes: ``(batch, length)``.
-      rounds: of turns.
+      sizes: pairs ``(batch, length)`` to time.
+      rounds: how many turns each contestant takes.
     """
     config, device = config or BertConfig(), jax.devices()[0]
     log(f"encoder: {config.num_hidden_layers} layers of {config.hidden_size}, random weights, packed with 2 and 1 bit")

@@ -45,7 +45,7 @@ def measure_matmul(
       shapes: ``(K, N)`` of weights.
       tokens: rows of the activations.
       backend: of ours; "" is what the dispatcher chooses.
-      rounds: of turns.
+      rounds: how many turns each contestant takes.
 
     Raises:
       UserError: the backend does not serve the device, or a product is wrong.

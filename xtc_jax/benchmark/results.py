@@ -14,8 +14,8 @@ class Benchmark:
 
     Attributes:
       name: of the files, ``matmul_cpu_vnni``.
-      title: one line.
-      command: repeats it.
+      title: one line above the table.
+      command: the command that repeats the run.
       environment: see :func:`xtc_jax.benchmark.device.environment`.
       columns: names of the columns in order; the first tell rows apart.
       rows: one mapping per row; a column that is missing or None was not measured.
@@ -45,7 +45,7 @@ def _cell(value: Any) -> str:
 
 
 def table(found: Benchmark) -> Table:
-    """For a terminal."""
+    """The results as a table for a terminal."""
     made = Table(title=found.title, caption="\n".join(found.notes), caption_justify="left")
     for name in found.columns:
         made.add_column(name, justify="right")
@@ -55,7 +55,7 @@ def table(found: Benchmark) -> Table:
 
 
 def markdown(found: Benchmark) -> str:
-    """For a README."""
+    """The results as a table in Markdown, for a README."""
     lines = [found.columns, ["---:"] * len(found.columns)]
     lines += [[_cell(row.get(name)) for name in found.columns] for row in found.rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"

@@ -24,7 +24,7 @@ class Timing:
 
     @property
     def median(self) -> float:
-        """What to print."""
+        """The median of the rounds, in seconds: the number that is printed."""
         return statistics.median(self.seconds)
 
     @property

@@ -48,10 +48,10 @@ def measure_train(
     Args:
       log: receives a line of text about each step of the work.
       command: to be repeated, for the record.
-      model: a checkpoint.
+      model: name or directory of a checkpoint, teacher and student alike.
       torch_python: an interpreter with torch and DeepSpeed 0.16.4, see ``benchmarks/torch_deepspeed_step.py``; "" has none.
       rows, length: of the batch.
-      rounds: of turns, of four steps each.
+      rounds: how many turns each contestant takes, of four steps each.
 
     Raises:
       UserError: no such model or interpreter, or the script ends before it answers.

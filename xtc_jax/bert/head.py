@@ -2,7 +2,7 @@
 
 Checkpoints of one task differ in it: MNLI's classes are entailment, neutral, contradiction in the Hugging Face data set and
 contradiction, entailment, neutral in models of textattack. A head used in the wrong order answers far below chance, and a
-teacher in the wrong order teaches that (method.md trap 12).
+teacher in the wrong order teaches that (docs/method.md, section 13.12).
 """
 
 import re

@@ -128,7 +128,7 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Int[Array, "*batch"]) -> Float[Array, "*batch hidden"]:
-        """Look the rows up."""
+        """The rows of the table with the numbers ``ids``."""
         table = _parameter(self, "weight", nn.initializers.normal(self.std), (self.rows, self.hidden))
         return embed(ids, table)
 
@@ -140,7 +140,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*batch k"]) -> Float[Array, "*batch k"]:
-        """Normalise, scale, shift."""
+        """``(x - mean) / sqrt(variance + eps) * weight + bias``, in the dtype of ``x``."""
         weight = self.param("weight", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         wide = x.astype(jnp.float32)

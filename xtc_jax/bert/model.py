@@ -132,7 +132,7 @@ class _Layer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The layers."""
+    """All layers of the BERT, one after another."""
 
     config: BertConfig
 
@@ -157,7 +157,7 @@ class Embeddings(nn.Module):
 
     @nn.compact
     def __call__(self, input_ids: Array, token_type_ids: Array, deterministic: bool) -> Array:
-        """Words, segments and positions."""
+        """The sum of word, segment and position embeddings, normalised; float ``(batch, length, hidden)``."""
         c = self.config
 
         def table(name: str, rows: int) -> Embedding:
@@ -195,7 +195,7 @@ class BertClassifier(nn.Module):
         deterministic: bool = True,
         intermediates: bool = False,
     ) -> BertOutput:
-        """A forward pass."""
+        """One forward pass; arguments and result are those of :func:`apply`."""
         c = self.config
         x = Embeddings(c, self.dtype, name="embeddings")(input_ids, token_type_ids, deterministic)
         hidden, scores = Encoder(c, name="encoder")(x, attention_mask, deterministic, intermediates)
@@ -227,7 +227,7 @@ def apply(
     """Run a BERT.
 
     Args:
-      config: its shape.
+      config: the shape of the BERT.
       params: nested dict; each weight a float array, a ``FakeQuantized`` or a ``PackedTensor``.
       input_ids: word pieces, ``(batch, length)``, length at most ``max_position_embeddings``.
       token_type_ids: 0 for the first segment, 1 for the second.

@@ -52,7 +52,7 @@ def keep_memory(environment: Mapping[str, str] = os.environ, devices: Path = Pat
 def _advise_huge_pages(libc: ctypes.CDLL, size: int) -> None:
     """Grow the heap by ``size`` bytes that nobody touches yet, and ask for huge pages there once somebody does.
 
-    glibc can ask for them itself, but only if told before the process starts (``glibc.malloc.hugetlb=1``).
+    glibc can ask for them itself, but only if the environment has ``glibc.malloc.hugetlb=1`` before the process starts.
     """
     libc.mallopt(_MMAP_MAX, 0)  # of the heap, however large
     libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]

@@ -2,7 +2,7 @@
 
 ``L = logit + sum_l MSE(A_s[l], A_t[map(l)]) + sum_i MSE(H_s[i], H_t[map(i)])`` (XTC section 3; DeepSpeedExamples
 ``compression/bert/util.py:180``). Every term is a ``(sum, count)`` pair, so that a mean over a global batch is
-exact however the batch is split, and padding adds nothing to either (method.md sections 2.3 to 2.5).
+exact however the batch is split, and padding adds nothing to either (docs/method.md, sections 2.3 to 2.5).
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class Term(NamedTuple):
     means: tuple[Mean, ...]
 
     def value(self) -> Float[Array, ""]:
-        """``weight * sum(means)``."""
+        """The term as a float32 scalar: ``weight * sum(means)``."""
         return self.weight * jnp.sum(jnp.stack([mean.value() for mean in self.means]))
 
 
@@ -48,7 +48,7 @@ class Outputs(Protocol):
 
     @property
     def logits(self) -> Array:
-        """``(batch, labels)``."""
+        """Float ``(batch, labels)``, before softmax."""
 
     @property
     def hidden_states(self) -> tuple[Array, ...]:
@@ -61,7 +61,7 @@ class Outputs(Protocol):
 
 @dataclass(frozen=True)
 class DistillSpec:
-    """Weights of the terms and how each is averaged. The defaults are XTC's with method.md 2.3 to 2.5.
+    """Weights of the terms and how each is averaged. The defaults are XTC's, with docs/method.md, sections 2.3 to 2.5.
 
     Attributes:
       label, logit, attention, hidden: weights of the task loss against the labels (XTC: 0), and of the
@@ -105,7 +105,7 @@ def logit_loss(
 ) -> Mean:
     """``-softmax(teacher / T) . log_softmax(student / T)``; for regression the squared error to the *teacher*.
 
-    A soft cross-entropy over one logit is identically 0 (method.md trap 8), hence the second form.
+    A soft cross-entropy over one logit is identically 0 (docs/method.md, section 13.8), hence the second form.
     """
     if regression:
         return _masked(jnp.mean(jnp.square(student - teacher), axis=1), valid)

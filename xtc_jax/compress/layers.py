@@ -33,7 +33,7 @@ class LayerMap:
         """(student, teacher) indices into the hidden states, which start with the embedding output.
 
         State ``i + 1`` is the output of layer ``i``. The student's embedding output is paired with the
-        teacher's state ``max(t0 - 1, 0)``, t0 the first kept layer: method.md section 2.6. (DeepSpeed has
+        teacher's state ``max(t0 - 1, 0)``, t0 the first kept layer: docs/method.md, section 2.6. (DeepSpeed has
         ``t0 - 1``, and so -1, the teacher's *last* state, where t0 is 0.)
 
         >>> LayerMap((2, 4, 6, 8, 10)).hidden_pairs

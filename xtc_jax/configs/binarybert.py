@@ -2,9 +2,9 @@
 
     xtc compress --config=binarybert:sst2 --workdir=runs/binarybert
 
-Paper: Bai et al., ACL 2021, arXiv 2012.15701; 24 times smaller (published). Settings of its scripts (method.md sections
-3.3, 5.2 and 6.3): both parts distill in two stages, attention and hidden states at 2.5 times the learning rate and then
-logits; batches of 16; 2 epochs; 1e-5 ternary and 5e-5 binary. Not taken over: the half-width DynaBERT it starts from (so
+Paper: Bai et al., ACL 2021, arXiv 2012.15701; 24 times smaller (published). Settings of its scripts (docs/method.md,
+sections 3.3, 5.2 and 6.3): both parts distill in two stages, attention and hidden states at 2.5 times the learning rate and
+then logits; batches of 16; 2 epochs; 1e-5 ternary and 5e-5 binary. Not taken over: the half-width DynaBERT it starts from (so
 the two halves here take 2 bits a weight), learned clips of activations, and asymmetric ones. Measured here: not on
 BERT-base; on all-MiniLM-L6-v2 see benchmarks/README.md.
 
@@ -23,7 +23,7 @@ def two_stages(epochs: float, learning_rate: float) -> tuple[Phase, Phase]:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The recipe."""
+    """The recipe for the arguments that the docstring of this file lists."""
     options = parse_arg(arg, task="sst2", epochs=2.0, runlocal=False)
     config, _ = paper_config(options.task, runlocal=options.runlocal)
     shared = {"teacher": "teacher", "batch_size": 16, "warmup_epochs": 0.1 * options.epochs, "activation_range": "tensor"}

@@ -4,7 +4,7 @@
     xtc compress --config=glue:cola,layers=5,bits=2 --config.data.path=DIR --workdir=runs/cola
 
 Paper: XTC (Wu et al., NeurIPS 2022). BERT-base, 18 epochs each for reduction and quantization (36 for
-reduction on QQP and MNLI), batch 32, length 128, learning rate 5e-5 with one epoch of warm-up (method.md section 6.2).
+reduction on QQP and MNLI), batch 32, length 128, learning rate 5e-5 with one epoch of warm-up (docs/method.md, section 6.2).
 Published for the 12-layer W1A8 student on MNLI-m: 84.1 against the teacher's 84.9. Measured here: not yet.
 """
 

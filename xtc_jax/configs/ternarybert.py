@@ -2,9 +2,9 @@
 
     xtc compress --config=ternarybert:sst2 --workdir=runs/ternarybert
 
-Paper: Zhang et al., EMNLP 2020, arXiv 2009.12812; 14.9 times smaller (published). Settings of its code (method.md sections
-3.2, 5.2 and 6.3): weights clipped to [-2.5, 2.5] with a gradient gated there, one scale a Linear, word embeddings row-wise,
-the pooler quantized too, activations per tensor over the batch, learning rate 2e-5, 3 epochs, warm-up over a tenth,
+Paper: Zhang et al., EMNLP 2020, arXiv 2009.12812; 14.9 times smaller (published). Settings of its code (docs/method.md,
+sections 3.2, 5.2 and 6.3): weights clipped to [-2.5, 2.5] with a gradient gated there, one scale a Linear, word embeddings
+row-wise, the pooler quantized too, activations per tensor over the batch, learning rate 2e-5, 3 epochs, warm-up over a tenth,
 augmented data. Not taken over: 8-bit query, key, value and attention products, and BertAdam (no bias correction, clipping
 per tensor). Measured here: not on BERT-base.
 
@@ -18,7 +18,7 @@ from xtc_jax.recipe.schema import choose, parse_arg, stage_config
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The recipe."""
+    """The recipe for the arguments that the docstring of this file lists."""
     options = parse_arg(arg, task="sst2", bits=2, augment="yes", runlocal=False)
     config, _ = paper_config(options.task, runlocal=options.runlocal)
     quantizer = choose("bits", options.bits, {2: "ternary_clipped", 8: "symmetric"})

@@ -93,9 +93,9 @@ def far_below_chance(task: Task, metrics: Mapping[str, float], examples: int) ->
     """What is wrong with a model that does far worse than guessing; None if it does not.
 
     Bad training ends near chance. Far below it the answers are right and carry the wrong names: an MNLI teacher whose
-    head is in another label order has 7 % accuracy (method.md trap 12). The selecting metric decides: an accuracy below
-    half of 1 / classes, a correlation below -0.25; and, measured on n ``examples``, by more than bad luck: three standard
-    deviations of guessing.
+    head is in another label order has 7 % accuracy (docs/method.md, section 13.12). The selecting metric decides: an accuracy
+    below half of 1 / classes, a correlation below -0.25; and, measured on n ``examples``, by more than bad luck: three
+    standard deviations of guessing.
     """
     name, n = task.metrics[0], max(examples, 1)
     chance = 1 / len(task.labels) if name == "accuracy" else 0.0

@@ -62,7 +62,7 @@ GLUE = {
     )
 }
 """The nine GLUE tasks, splits and label ids as in the Hugging Face data set. Selection follows DeepSpeedExamples: MRPC
-and QQP by accuracy, STS-B by Pearson, MNLI by the matched split (method.md section 6.2 and trap 13)."""
+and QQP by accuracy, STS-B by Pearson, MNLI by the matched split (docs/method.md, sections 6.2 and 13.13)."""
 
 
 def find_task(

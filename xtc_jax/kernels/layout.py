@@ -8,7 +8,7 @@ of the block, in bits ``bits * j`` to ``bits * j + bits - 1``::
     byte i:  | i+192 | i+128 | i+64 |  i  |           byte i: | i+224 | … | i+32 | i |
     bits:      7   6   5   4  3   2  1   0            bits:       7    …     1     0
 
-so a shift and a mask give S *consecutive* codes and no lane is ever shuffled (kernels.md section 1).
+so a shift and a mask give S *consecutive* codes and no lane is ever shuffled (docs/kernels.md, section 1).
 A last block of ``T < 256`` codes is packed the same way with ``S = ceil(T / P)``, so that a row takes
 ``bits`` bits per weight whatever K is, rounded up to a byte (MiniLM's 384 = 256 + 128).
 

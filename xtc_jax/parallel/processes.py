@@ -47,7 +47,7 @@ class Cluster:
 
 
 def find_cluster(environment: Mapping[str, str], coordinator: str = "", processes: int = 0, index: int = -1) -> Cluster | None:
-    """What flags and environment say; a pure function. None is a single process.
+    """The process group that flags and environment describe; a pure function. None is a single process.
 
     Tried in this order:
 

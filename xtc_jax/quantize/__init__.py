@@ -1,4 +1,4 @@
-"""Quantizers with straight-through gradients, and the rules that say where they apply."""
+"""Quantizers with straight-through gradients, and the rules that decide where they apply."""
 
 from xtc_jax.quantize.activations import ACTIVATION_BITS, RANGES, ActivationSpec, activation_levels, quantize_activations
 from xtc_jax.quantize.binary import binarize, binarize_centred, quantize_binary

@@ -1,6 +1,6 @@
 """Activations: the input of a Linear on a grid of few bits, whose range is dynamic or running.
 
-Source: ``SymQuantizer``, ``AsymQuantizer`` and ``QuantAct`` of ``deepspeed/compression`` (method.md section 3.1). Dynamic
+Source: ``SymQuantizer``, ``AsymQuantizer`` and ``QuantAct`` of ``deepspeed/compression`` (docs/method.md, section 3.1). Dynamic
 ranges are those of the array itself, per token (XTC's) or of the whole tensor. A static range is a running one: while
 training, the first batch sets it and every batch moves it, ``0.95 * old + 0.05 * batch``, *before* it is used; then it is
 fixed, and exported.

@@ -2,7 +2,7 @@
 
 Source: XTC section 3; ``BinaryQuantizer`` of ``deepspeed/compression/utils.py``, line 189. One difference,
 on purpose: there ``sign(0) = 0`` is a third level; here zero is ``+m``, in training and in the packed
-file alike (method.md section 2.1).
+file alike (docs/method.md, section 2.1).
 """
 
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def binarize(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
 
 @straight_through
 def binarize_centred(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
-    """``sign(w - mean(w)) * mean(|w|)``: BiT's (method.md section 3.4); the gradient passes straight through.
+    """``sign(w - mean(w)) * mean(|w|)``: BiT's (docs/method.md, section 3.4); the gradient passes straight through.
 
     ``mean(w)`` is over the whole tensor even where scales are per group, and the scale is of the uncentred ``w``.
 

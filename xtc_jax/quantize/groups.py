@@ -1,7 +1,7 @@
 """Groups: which elements of a weight share one scale, and the gradient every quantizer shares.
 
 A weight is kept in torch order, ``(out, in)`` for a Linear and ``(rows, hidden)`` for an embedding, so
-a group is always a run of contiguous elements: ``w.reshape(groups, -1)`` (method.md section 3,
+a group is always a run of contiguous elements: ``w.reshape(groups, -1)`` (docs/method.md, section 3,
 ``deepspeed/compression/utils.py`` of DeepSpeed 0.16.4).
 """
 
@@ -83,7 +83,7 @@ def pass_gradient(x: Float[Array, "..."], value: Float[Array, "..."], gate: Bool
 
     Where ``gate`` is given and False it is 0. ``value`` is a constant to the backward pass, the scale inside it included:
     nothing leaks through ``mean(abs(w))``, and no ``x + stop_gradient(value - x)`` is needed, which in float32
-    is not exactly ``value`` (method.md trap 5).
+    is not exactly ``value`` (docs/method.md, section 13.5).
     """
     del x, gate
     return value

@@ -1,6 +1,6 @@
 """Which parameter gets how many bits: ordered regular expressions on the parameter's path.
 
-The named sets are those of method.md section 4. ``deepspeed`` quantizes what the reference does: the six
+The named sets are those of docs/method.md, section 4. ``deepspeed`` quantizes what the reference does: the six
 Linears of every layer (weight and 8-bit input) and the word embeddings (weight only, row-wise).
 ``paper-50x`` adds the pooler's weight and the position and token-type embeddings, and keeps what is left
 in 16 bits, so that the *file* is as small as the paper's title says.
@@ -87,7 +87,7 @@ def named_rules(name: str, weight_bits: int, activation: ActivationSpec | int | 
       weight_bits: 1 to 8.
       activation: of the Linears' inputs; a number stands for ``ActivationSpec(bits)``, None leaves them float.
       options: further fields of :class:`WeightSpec`. ``granularity`` is the Linears'; tables stay row-wise, as in the
-        reference (method.md trap 2).
+        reference (docs/method.md, section 13.2).
 
     Raises:
       UserError: unknown name, or a spec that cannot be.

@@ -1,8 +1,8 @@
 """How one weight is quantized, and how a config writes it: ``BITS[,OPTION...]``.
 
 Bits may be a schedule: ``8@0>4@500>1@1000`` is 8 bits from step 0, 4 from step 500, 1 from step 1000; before the first of these
-steps the weight is float. DeepSpeed's ``schedule_offset`` is the first step; its MoQ period doubling (method.md section 9) is
-written out as steps, which says what happens when.
+steps the weight is float. DeepSpeed's ``schedule_offset`` is the first step; its MoQ period doubling (docs/method.md,
+section 9) is written out as steps, which shows what happens when.
 """
 
 import itertools

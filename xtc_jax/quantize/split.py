@@ -1,7 +1,7 @@
 """Ternary weight splitting: one ternary weight becomes the sum of two binary ones, and so starts binary training.
 
-BinaryBERT section 4 (``tws_split`` of ``transformer/binary_model_init.py``; method.md section 3.3). Per group of n elements
-with latent ``w``, ternary level ``alpha``, Z where the ternary weight is 0 and I elsewhere::
+BinaryBERT section 4 (``tws_split`` of ``transformer/binary_model_init.py``; docs/method.md, section 3.3). Per group of n
+elements with latent ``w``, ternary level ``alpha``, Z where the ternary weight is 0 and I elsewhere::
 
     b  = (alpha n - sum|w|) / (2 |Z|)
     on Z:  v1 = w + b if w > 0 else b          v2 = w - b if w < 0 else -b

@@ -56,7 +56,7 @@ def ternarize(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
 def ternarize_clipped(w: Float[Array, "..."], groups: int) -> Float[Array, "..."]:
     """TernaryBERT's: :func:`ternarize` of ``w`` clipped to [-2.5, 2.5]; the gradient is 0 where ``|w| >= 2.5``.
 
-    Source: ``transformer/utils_quant.py`` of TernaryBERT (method.md section 3.2).
+    Source: ``transformer/utils_quant.py`` of TernaryBERT (docs/method.md, section 3.2).
 
     >>> ternarize_clipped(jnp.array([[4.0, -2.0], [0.1, 0.0]]), 1).tolist()
     [[2.25, -2.25], [0.0, 0.0]]

@@ -18,7 +18,7 @@ Phase = tuple[Sequence[str], Sequence[float], int | float, float]
 
 
 def stage_config(**values: Any) -> ConfigDict:
-    """A stage; keyword arguments override these defaults, which are XTC's (method.md section 1).
+    """A stage; keyword arguments override these defaults, which are XTC's (docs/method.md, section 1).
 
     Raises:
       UserError: a key that stages do not have.
@@ -83,7 +83,7 @@ def base_config(**values: Any) -> ConfigDict:
     config.stages = ()
     config.compute_dtype = "float32"  # or bfloat16: of activations and products; see xtc_jax.bert.apply
     config.arithmetic = "auto"  # or int8, float: what multiplies the integers of quantized Linears, forward, in training
-    config.mesh = (-1, 1, 1)  # devices along (data, fsdp, tensor); -1 takes those that are left; see xtc_jax/train/mesh.py
+    config.mesh = (-1, 1, 1)  # devices along (data, fsdp, tensor); -1 takes those that are left; see xtc_jax/parallel/mesh.py
     config.storage = "planes256.v1"  # form of packed files; base3.v1: ternary weights take 1.6 bits, not 2
     config.data = ConfigDict()
     config.data.path = ""  # directory, pinned:NAME, or "" for the hub

@@ -19,7 +19,7 @@ class Row:
       teacher: the value of the first row, the teacher.
       bytes: of the model's weights, as stored.
       fp32_bytes: of the teacher's weights at four bytes each.
-      steps: of training.
+      steps: number of training steps.
       seconds: of wall time, evaluation and compilation included.
       spread: where ``value`` is a mean over seeds, their standard deviation (of a sample: n - 1); else None.
     """

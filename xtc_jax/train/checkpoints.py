@@ -70,7 +70,7 @@ class Checkpoints:
     """The checkpoints of one run; made by :func:`open_checkpoints`. Every process makes the same calls, process 0 writes.
 
     Args:
-      directory: there already.
+      directory: where the checkpoints are; it exists already.
       identity: of the run; checkpoints of another one are refused.
       keep: how many there are at most, the newest.
       minutes: between saves, see :meth:`due`.

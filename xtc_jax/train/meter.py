@@ -41,7 +41,7 @@ class Meter:
         """FLOPs of a step on one device, as XLA counts them in the compiled program; asked once for each shape.
 
         The program is the one that has just run: JAX finds it by the shapes and compiles nothing. Arithmetic inside of custom
-        calls, such as Pallas kernels, counts only where they say how much it is.
+        calls, such as Pallas kernels, counts only where they declare how much it is.
         """
         key = (id(train_step), *(leaf.shape for leaf in jax.tree.leaves(arguments)))
         if key not in self._flops_of:

@@ -1,6 +1,6 @@
 """AdamW exactly as XTC trained with it (transformers 4.15), its schedule, and its clipping.
 
-``optax.adamw`` differs in three ways that matter for parity (method.md section 6.1): eps is added before the
+``optax.adamw`` differs in three ways that matter for parity (docs/method.md, section 6.1): eps is added before the
 bias correction here, decay acts on the *updated* parameter, and the clip divides by ``norm + 1e-6``.
 """
 

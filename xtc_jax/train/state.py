@@ -13,12 +13,12 @@ from xtc_jax.params import Params
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state", "key"], meta_fields=[])
 @dataclass(frozen=True)
 class TrainState:
-    """A pytree.
+    """All that a training step changes, as one pytree.
 
     Attributes:
       step: int32, optimizer steps done.
       params: latent float32 parameters.
-      opt_state: the optimizer's.
+      opt_state: the state of the optimizer.
       key: random key of the run; step k uses ``fold_in(key, k)``, so nothing but the step moves it.
     """
 

@@ -3,7 +3,7 @@
     xtc compress --config=study/budget:cola --workdir=runs/budget
     xtc report runs/budget runs/stages runs/augmentation runs/depth
 
-Paper: XTC section 3, its first finding as we remember it (method.md section 12): most of the gap closes with enough steps
+Paper: XTC section 3, its first finding as we remember it (docs/method.md, section 12): most of the gap closes with enough steps
 and a learning rate that decays. Arguments: task, bits, lr, runlocal. Measured here: not yet.
 """
 

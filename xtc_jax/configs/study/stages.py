@@ -2,7 +2,7 @@
 
     xtc compress --config=study/stages:cola --workdir=runs/stages
 
-Paper: XTC section 3, its second finding as we remember it (method.md section 12): one stage with enough budget and a
+Paper: XTC section 3, its second finding as we remember it (docs/method.md, section 12): one stage with enough budget and a
 searched learning rate is as good. Two stages are BinaryBERT's (intermediate states, then logits); the three here are ours:
 intermediate states, everything, logits. Arguments: task, bits, epochs (in all), lr, runlocal. Measured here: not yet.
 """

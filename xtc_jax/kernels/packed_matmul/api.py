@@ -100,7 +100,7 @@ def _preference(device_kind: str) -> tuple[tuple[str, ...], str]:
     if device_kind.startswith("NVIDIA"):
         # Not the kernel: until it has run on such a device and its time stands in a table, it must be asked for.
         return ("xla", "reference"), "mosaic_gpu has not been measured on a GPU, and XLA's int8 product is known to work"
-    return ("xla", "reference"), "beyond M = 8 unpacking costs a CPU more than it saves (kernels.md section 6)"
+    return ("xla", "reference"), "beyond M = 8 unpacking costs a CPU more than it saves (docs/kernels.md, section 6)"
 
 
 def prepare(weights: PackedTensor, device_kind: str, backend: str = "") -> PackedTensor:

@@ -76,8 +76,8 @@ def matmul(
       bias: float, added in float32.
       activation: a key of ``reference.ACTIVATIONS``.
       dtype: of the result: a float type; or int32: the sums, without scales, bias and activation.
-      blocks: the tile: ``n`` a multiple of 128, ``m`` likewise or all of M; by default that of the tuning table, or the
-        largest that fits.
+      blocks: the tile: ``n`` a multiple of 128, ``m`` a multiple of 128 or all of M; by default that of the tuning table,
+        or the largest that fits.
       interpret: what ``pallas_call`` takes: True runs anywhere, as plain XLA; ``InterpretParams`` simulates a TPU's memory.
 
     Raises:
@@ -145,7 +145,7 @@ class _Plan:
 
     @property
     def operand(self) -> Any:
-        """What the MXU multiplies."""
+        """The dtype that the MXU multiplies: int8, or bfloat16 where it has no int8."""
         return jnp.int8 if self.device.int8 and self.shape.bits <= 8 else jnp.bfloat16
 
     @property

@@ -41,7 +41,7 @@ def quantize_tokens(x: Float[Array, "*batch k"]) -> tuple[Int8[Array, "*batch k"
     """int8 codes and float32 scale of each token: ``s = max|x| / 128``, ``q = clip(round(x / s), -128, 127)``, half to even.
 
     A token of zeros has scale 0 and codes 0; an infinity counts as a huge number. Equals ``activation_levels`` of
-    ``xtc_jax.quantize``, 8 bits per token, to the bit (DeepSpeed's ``SymQuantizer``; method.md section 3.1).
+    ``xtc_jax.quantize``, 8 bits per token, to the bit (DeepSpeed's ``SymQuantizer``; docs/method.md, section 3.1).
     """
     wide = x.astype(jnp.float32)
     scale = jnp.minimum(jnp.max(jnp.abs(wide), axis=-1, keepdims=True), LARGEST) / 128  # what is beyond is clipped below

@@ -77,6 +77,6 @@ def _even(m: int, rows: int) -> int:
 
 
 def legal(shape: Shape, blocks: Blocks) -> bool:
-    """Whether a grid can be cut so: N into multiples of 128, M likewise or not at all."""
+    """Whether a grid can be cut so: N into multiples of 128, M into multiples of 128 or not at all."""
     whole = blocks.m == shape.m
     return (whole or (0 < blocks.m < shape.m and blocks.m % LANES == 0)) and 0 < blocks.n <= shape.n and blocks.n % LANES == 0

@@ -8,9 +8,9 @@ it in byte ``i`` of word ``r``, as a two's complement field in bits ``b j`` to `
 - the bytes of a whole block are in the order of ``planes256.v1``, and
 - a field shifted to the *top* of its byte is an int8 of the right sign: ``2^(8 - b)`` times the weight, or, at 1 bit,
   64 times: the sign bit over a constant 64. Codes from zero up would need a correction by the row sum of x instead
-  (kernels.md section 1), which costs the vector unit more than the unpacking.
+  (docs/kernels.md, section 1), which costs the vector unit more than the unpacking.
 
-Weights of 5 to 8 bits are plain int8 ``(K, N)``, padded likewise.
+Weights of 5 to 8 bits are plain int8 ``(K, N)``, both dimensions padded to 128.
 """
 
 import jax.numpy as jnp

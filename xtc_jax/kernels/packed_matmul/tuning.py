@@ -1,6 +1,6 @@
 """Tuning tables: which block sizes to use for which shape, as data beside the code.
 
-``tuning/<name>.json`` holds ``columns`` and ``rows``; the other keys say how the table was made. A table belongs to
+``tuning/<name>.json`` holds ``columns`` and ``rows``; the other keys record how the table was made. A table belongs to
 one device and one backend, and is only ever a hint: the backend checks what it reads against its own limits.
 """
 
