@@ -9,7 +9,16 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from xtc_jax.compress import ready
-from xtc_jax.data import Dataset, compute_all, default_buckets, load_examples, load_tokenizer, splits_of, tokenize
+from xtc_jax.data import (
+    Dataset,
+    check_vocabulary,
+    compute_all,
+    default_buckets,
+    load_examples,
+    load_tokenizer,
+    splits_of,
+    tokenize,
+)
 from xtc_jax.errors import UserError
 from xtc_jax.formats import PackedModel, load_packed
 from xtc_jax.parallel import make_mesh, put_replicated
@@ -62,7 +71,9 @@ def load_predictor(directory: Path) -> Predictor:
     model, device = load_packed(directory), jax.local_devices()[0]
     mesh = make_mesh(devices=[device])
     params = put_replicated(ready(model.params, device.device_kind), mesh)
-    return Predictor(model, params, load_tokenizer(directory), mesh, make_eval_step(model.config, None, mesh))
+    tokenizer, config = load_tokenizer(directory), model.config
+    check_vocabulary(tokenizer, config.vocab_size, config.type_vocab_size, len(model.task.text), str(directory))
+    return Predictor(model, params, tokenizer, mesh, make_eval_step(config, None, mesh))
 
 
 def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.ndarray:
