@@ -114,7 +114,7 @@ def predict(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> list[Pred
 
 
 def read_lines(stream: BinaryIO, where: str) -> list[str]:
-    """The lines of a text in UTF-8, without a byte order mark and without the line feeds, or CR LF, at their ends; blank ones too.
+    """The lines of a text in UTF-8, without a byte order mark and their ends, LF or CR LF; blank ones too.
 
     Raises:
       UserError: a line is not UTF-8; ``where`` names the stream.
