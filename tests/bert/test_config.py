@@ -81,6 +81,22 @@ def test_a_regression_survives_being_written_and_read():
     assert config_from_dict(raw, "here") == config
 
 
+def test_a_multi_label_checkpoint_stays_one_until_it_gets_another_head():
+    config = config_from_dict({**SMALLEST, "problem_type": "multi_label_classification", "num_labels": 3}, "here")
+    assert (config.multi_label, config.regression) == (True, False)
+    raw = config_to_dict(config, "BertForSequenceClassification")
+    assert raw["problem_type"] == "multi_label_classification"
+    assert config_from_dict(raw, "here") == config
+    assert not with_head(config, config.labels, regression=False).multi_label
+
+
+def test_an_unknown_problem_type_is_refused():
+    with pytest.raises(
+        UserError, match=r"^here: problem_type 'ranking' is not known; use one of single_label_classification, "
+    ):
+        config_from_dict({**SMALLEST, "problem_type": "ranking"}, "here")
+
+
 def test_another_head_changes_the_labels_and_nothing_else():
     config = BertConfig(hidden_size=24, num_attention_heads=2)
     changed = with_head(config, ("a", "b", "c"), regression=False)

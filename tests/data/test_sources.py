@@ -144,7 +144,7 @@ def test_a_file_without_rows_is_refused(tmp_path, suffix):
     assert refusal(path, SST2) == f"{path}: the file holds no examples"
 
 
-@pytest.mark.parametrize("label", [2, -1, 0.5, "neutral", None, float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize("label", [2, -1, 0.5, "neutral", float("inf")], ids=str)
 def test_a_label_outside_the_range_is_named_by_row_with_the_known_ones(tmp_path, label):
     labels = ["positive", label] if isinstance(label, str) else [1, label]
     path = write(tmp_path / "x.parquet", {"sentence": ["Fine.", "Hm."], "label": labels})
@@ -154,10 +154,155 @@ def test_a_label_outside_the_range_is_named_by_row_with_the_known_ones(tmp_path,
     )
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), float("inf")], ids=str)
-def test_a_number_that_is_none_is_named_by_row(tmp_path, value):
-    path = write(tmp_path / "x.parquet", {**TWO, "label": [2.5, value]})
+REMEDY = "fill it in, delete the row, or drop all such rows with config.data.missing='drop'"
+
+
+@pytest.mark.parametrize("task", [SST2, STSB], ids=["class", "number"])
+@pytest.mark.parametrize("value", [None, float("nan")], ids=str)
+def test_a_label_that_is_missing_is_named_by_row(tmp_path, value, task):
+    columns = {**TWO, "sentence": ["Fine.", "Hm."], "label": [1.0, value]}
+    path = write(tmp_path / "x.parquet", columns)
+    assert refusal(path, task) == f"{path}: row 2, column 'label' is empty ({value!r}): {REMEDY}"
+
+
+def test_a_number_that_is_not_finite_is_named_by_row(tmp_path):
+    path = write(tmp_path / "x.parquet", {**TWO, "label": [2.5, float("inf")]})
+    assert refusal(path, STSB) == f"{path}: row 2, column 'label': inf is not a number"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("blank", ["", "  "])
+def test_a_blank_text_or_label_of_a_csv_or_tsv_is_named_by_row_and_column(tmp_path, suffix, blank):
+    mark = "\t" if suffix == ".tsv" else ","
+    for column, row in (("sentence", f"{blank}{mark}1"), ("label", f"Fine.{mark}{blank}")):
+        path = tmp_path / f"{column}{suffix}"
+        path.write_text(f"sentence{mark}label\nGood.{mark}0\n{row}\n")
+        assert refusal(path, SST2) == f"{path}: row 2, column {column!r} is empty ({blank!r}): {REMEDY}"
+        examples = load_examples(str(path), SST2, "train", "drop")
+        assert (examples.texts, examples.labels.tolist(), examples.dropped) == ([("Good.",)], [0], 1)
+
+
+@pytest.mark.parametrize("word", ["NA", "NaN", "null"])
+def test_a_word_for_a_missing_value_is_no_class_unless_it_is_named_as_one(tmp_path, word):
+    path = tmp_path / "train.csv"
+    path.write_text(f"sentence,label\nOne.,good\nTwo.,bad\nThree.,{word}\n")
+    found, named = (find_task("custom", text=("sentence",), labels=labels) for labels in ((), ("bad", "good", word)))
+    with pytest.raises(UserError) as refused:
+        discover_labels(str(path), found)
+    assert str(refused.value) == (
+        f"{path}: row 3, column 'label' is empty ({word!r}): {REMEDY}; if {word!r} is a class, name it in config.data.labels"
+    )
+    assert discover_labels(str(path), found, "drop") == ("bad", "good")
+    assert load_examples(str(path), named, "train").labels.tolist() == [1, 0, 2]
+
+
+@pytest.mark.parametrize("word", ["NA", "null", "nan"])
+def test_a_text_may_be_a_word_for_a_missing_value(tmp_path, word):
+    (tmp_path / "x.csv").write_text(f"sentence,label\n{word},1\n")
+    assert load_examples(str(tmp_path / "x.csv"), SST2, "train").texts == [(word,)]
+
+
+def test_nan_in_parquet_is_no_class(tmp_path):
+    path = write(tmp_path / "train.parquet", {"sentence": ["One.", "Two.", "Three."], "label": [0.0, 1.0, float("nan")]})
+    with pytest.raises(UserError, match=r"row 3, column 'label' is empty \(nan\)"):
+        discover_labels(path, find_task("custom", text=("sentence",)))
+
+
+def test_dropped_rows_are_counted_and_later_rows_keep_their_numbers(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("sentence,label\n,1\nGood.,1\nBad.,\nFine.,0\n")
+    examples = load_examples(str(path), SST2, "train", "drop")
+    assert (examples.rows.tolist(), examples.dropped) == ([1, 3], 2)
+    path.write_text("sentence,label\n,1\nGood.,1\nBad.,\nFine.,7\n")
+    with pytest.raises(UserError, match="row 4, column 'label': label '7' is outside"):
+        load_examples(str(path), SST2, "train", "drop")
+
+
+def test_a_file_of_missing_values_alone_is_refused(tmp_path):
+    (tmp_path / "x.csv").write_text("sentence,label\n,1\n")
+    with pytest.raises(UserError, match="no row has all of its texts and its label"):
+        load_examples(str(tmp_path / "x.csv"), SST2, "train", "drop")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("labels", [("true", "false"), ("False", "True"), ("TRUE", "FALSE")], ids=str)
+def test_a_truth_value_is_the_class_of_its_name(tmp_path, suffix, labels):
+    columns = {"sentence": ["One.", "Two.", "Three."], "label": [True, False, True]}
+    path = write(tmp_path / f"x{suffix}", columns)
+    found = load_examples(path, find_task("custom", text=("sentence",), labels=labels), "train").labels
+    assert [labels[i].casefold() for i in found] == ["true", "false", "true"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_truth_value_is_no_class_of_three(tmp_path, suffix):
+    path = write(tmp_path / f"x{suffix}", {"sentence": ["One."], "label": [True]})
+    assert "row 1, column 'label': label" in refusal(path, find_task("custom", text=("sentence",), labels=("a", "b", "c")))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_classes_of_truth_values_are_discovered_and_found_again(tmp_path, suffix):
+    path = write(tmp_path / f"train{suffix}", {"sentence": ["One.", "Two.", "Three."], "label": [True, False, True]})
+    labels = discover_labels(path, find_task("custom", text=("sentence",)))
+    assert labels == ("False", "True")
+    found = load_examples(path, find_task("custom", text=("sentence",), labels=labels), "train").labels
+    assert found.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("labels", [["1", "2", "1.0"], ["good", "bad", " good"]], ids=str)
+def test_two_discovered_classes_that_are_one_are_refused(tmp_path, labels):
+    path = write(tmp_path / "train.parquet", {"sentence": ["One.", "Two.", "Three."], "label": labels})
+    with pytest.raises(UserError, match=r"column 'label' has the classes .*, which are one; write them alike"):
+        discover_labels(path, find_task("custom", text=("sentence",)))
+
+
+@pytest.mark.parametrize("value", ["1_0", "\u0661", "1e999", "0x1", "one"])
+def test_what_python_takes_for_a_number_and_no_table_does_is_refused(tmp_path, value):
+    path = write(tmp_path / "x.jsonl", {**TWO, "label": ["2.5", value]})
     assert refusal(path, STSB) == f"{path}: row 2, column 'label': {value!r} is not a number"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_text_of_three_megabytes_is_read_whole(tmp_path, suffix):
+    long = "word " * 600_000 + "end"
+    path = write(tmp_path / f"x{suffix}", {"sentence": ["Short.", long, "Short."], "label": [1, 0, 1]})
+    assert load_examples(path, SST2, "train").texts == [("Short.",), (long,), ("Short.",)]
+
+
+@pytest.mark.parametrize("name", ["sentence", "label"])
+def test_a_column_that_stands_twice_in_a_csv_is_named(tmp_path, name):
+    (tmp_path / "x.csv").write_text(f"sentence,label,{name}\nFine.,1,0\n")
+    assert (
+        refusal(tmp_path / "x.csv", SST2) == f"{tmp_path / 'x.csv'}: column {name!r} stands in it twice; rename or remove one"
+    )
+
+
+def test_a_text_of_a_jsonl_that_looks_like_a_time_stays_as_it_was_written(tmp_path):
+    path = write(tmp_path / "x.jsonl", {"sentence": ["2020-01-01T00:00:00", "1999-12-31 10:00:00"], "label": [1, 0]})
+    assert load_examples(path, SST2, "train").texts == [("2020-01-01T00:00:00",), ("1999-12-31 10:00:00",)]
+
+
+@pytest.mark.parametrize("values", [[b"bytes"], [1.5], [["a"]], [True]], ids=["bytes", "numbers", "lists", "truth values"])
+def test_a_text_column_of_another_type_is_refused_with_its_type(tmp_path, values):
+    path = write(tmp_path / "x.parquet", {"sentence": values, "label": [1]})
+    assert refusal(path, SST2).startswith(f"{path}: column 'sentence' holds ")
+
+
+def test_one_example_in_ten_of_a_file_is_held_out_by_its_text_alone(tmp_path):
+    texts = [f"Sentence number {i}." for i in range(400)] * 2
+    path = write(tmp_path / "x.parquet", {"sentence": texts, "label": [0, 1] * 400})
+    parts = {part: load_examples(path, SST2, "train", part=part) for part in ("", "train", "validation")}
+    train, validation = (set(parts[part].texts) for part in ("train", "validation"))
+    assert train | validation == set(parts[""].texts)
+    assert not train & validation
+    assert 25 <= len(validation) <= 55  # of 400 distinct ones
+    assert len(parts["train"].labels) == 2 * len(train)
+    assert parts["train"].labels.tolist() == (parts["train"].rows % 2).tolist()
+
+
+def test_a_file_that_is_too_short_to_be_split_is_refused(tmp_path):
+    path = write(tmp_path / "x.csv", {"sentence": ["Fine."], "label": [1]})
+    with pytest.raises(UserError, match=r"one example in ten is held out .* none for validation; set config\.data\.validation"):
+        load_examples(path, SST2, "train", part="validation")
 
 
 def test_a_word_is_not_a_number(tmp_path):
@@ -168,7 +313,7 @@ def test_a_word_is_not_a_number(tmp_path):
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_a_null_text_is_named_by_row_and_column(tmp_path, suffix):
     path = write(tmp_path / f"x{suffix}", {**TWO, "sentence2": ["Here", None]})
-    assert refusal(path, MRPC) == f"{path}: row 2, column 'sentence2' is empty"
+    assert refusal(path, MRPC) == f"{path}: row 2, column 'sentence2' is empty (None): {REMEDY}"
 
 
 @pytest.mark.parametrize("name", ["x.txt", "x.json", "x"])
@@ -228,7 +373,7 @@ def test_a_class_named_by_a_number_is_also_found_by_the_whole_float(tmp_path):
 
 def test_a_number_that_is_no_discovered_class_is_not_taken_for_an_id(tmp_path):
     path = write(tmp_path / "validation.csv", {"sentence": ["One."], "label": [0]})
-    assert "label 0 is outside" in refusal(path, find_task("custom", text=("sentence",), labels=("1", "2", "3")))
+    assert "label '0' is outside" in refusal(path, find_task("custom", text=("sentence",), labels=("1", "2", "3")))
 
 
 def test_discovering_needs_two_classes(tmp_path):
@@ -288,7 +433,7 @@ def test_without_an_index_column_the_rows_are_counted_from_zero(tmp_path):
     ("columns", "complaint"),
     [
         ({"text": ["One."]}, "no column 'sentence'; it has text"),
-        ({"sentence": ["One.", None]}, "row 2, column 'sentence' is empty"),
+        ({"sentence": ["One.", None]}, "row 2, column 'sentence' is empty; every row must have an answer"),
         ({"sentence": ["One.", "Two."], "idx": [0, 0.5]}, "row 1, column 'idx': 0.0 is not a whole number"),
         ({"sentence": ["One."], "idx": [None]}, "row 1, column 'idx': None is not a whole number"),
     ],

@@ -98,3 +98,31 @@ def test_a_custom_task_needs_one_or_two_text_columns(text):
 def test_an_unknown_task_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match=r"unknown task 'sst-2'; use one of cola, mnli, mrpc, qnli, qqp, rte, sst2, stsb, wnli"):
         find_task("sst-2")
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("sst2", {"labels": ("bad", "good")}, "data.labels=('bad', 'good'), but task 'sst2' is GLUE's, with the labels"),
+        ("sst2", {"labels": ("positive", "negative")}, "data.labels=('positive', 'negative'), but task 'sst2' is GLUE's"),
+        (
+            "sst2",
+            {"regression": True},
+            "data.regression=True, but task 'sst2' is GLUE's, a classification; for data of your own",
+        ),
+        ("sst2", {"text": ("a", "b", "c")}, "data.text=('a', 'b', 'c'): name one text column, or the two of a pair"),
+        ("own", {"text": ("a", "a")}, "data.text=('a', 'a'): name one text column, or the two of a pair"),
+        ("own", {"labels": ("yes", "yes")}, "data.labels=('yes', 'yes'): name every class once, two or more"),
+        ("own", {"labels": ("yes",)}, "data.labels=('yes',): name every class once, two or more"),
+        ("own", {"labels": ("low", "high"), "regression": True}, "data.labels=('low', 'high'): name every class once"),
+    ],
+)
+def test_what_a_task_would_ignore_or_mistake_is_refused(name, values, message):
+    with pytest.raises(UserError) as refused:
+        find_task(name, **{"text": ("a",), **values})
+    assert str(refused.value).startswith(message)
+
+
+def test_labels_and_regression_that_a_glue_task_has_anyway_may_be_given():
+    assert find_task("sst2", labels=("negative", "positive")) == GLUE["sst2"]
+    assert find_task("stsb", labels=("similarity",), regression=True) == GLUE["stsb"]

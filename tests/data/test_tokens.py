@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from xtc_jax.data import load_tokenizer, pinned_directory, tokenize
+from xtc_jax.data import check_vocabulary, load_tokenizer, pinned_directory, tokenize
 from xtc_jax.errors import UserError
 
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "bird", "##s", "sing", "at", "dawn", ".")
@@ -98,6 +98,34 @@ def test_a_damaged_tokenizer_file_is_refused(tmp_path, content):
     with pytest.raises(UserError, match="the tokenizer cannot be read") as refused:
         load_tokenizer(tmp_path)
     assert str(tmp_path) in str(refused.value)
+
+
+def test_a_tokenizer_that_fits_the_tables_of_a_model_passes(tokenizer):
+    check_vocabulary(tokenizer, len(VOCABULARY), 2, 2, "here")
+    check_vocabulary(tokenizer, 99, 1, 1, "here")
+
+
+@pytest.mark.parametrize("added", [(), ("<new>",)], ids=["vocabulary", "added token"])
+def test_word_pieces_beyond_the_table_are_refused_by_name(tokenizer, added):
+    tokenizer.add_tokens(list(added))
+    beyond = ["dawn", ".", *added]
+    named = ", ".join(f"{piece!r} ({tokenizer.token_to_id(piece)})" for piece in beyond)
+    with pytest.raises(UserError) as refused:
+        check_vocabulary(tokenizer, 10, 2, 1, "model x")
+    assert str(refused.value).startswith(
+        f"model x: its tokenizer has {len(beyond)} word pieces beyond the vocab_size of 10: {named}"
+    )
+
+
+def test_a_token_that_the_template_adds_beyond_the_table_is_refused(tokenizer):
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 77), ("[CLS]", CLS))
+    with pytest.raises(UserError, match="model x: its tokenizer adds token 77, and the vocab_size is 12"):
+        check_vocabulary(tokenizer, 12, 2, 1, "model x")
+
+
+def test_a_pair_needs_two_segments(tokenizer):
+    with pytest.raises(UserError, match="model x: 2 texts need 2 segments, and its type_vocab_size is 1"):
+        check_vocabulary(tokenizer, 12, 1, 2, "model x")
 
 
 TEXTS = [

@@ -58,6 +58,13 @@ def test_through_flax_and_back_no_bit_changes(tmp_path, dtype):
     assert json.loads((back / "config.json").read_text()) == json.loads((tmp_path / "source" / "config.json").read_text())
 
 
+def test_a_multi_label_model_stays_one(source, tmp_path):
+    raw = json.loads((source / "config.json").read_text()) | {"problem_type": "multi_label_classification"}
+    (source / "config.json").write_text(json.dumps(raw))
+    back = there_and_back(source, tmp_path)
+    assert json.loads((back / "config.json").read_text()) == raw
+
+
 def test_a_bare_encoder_with_position_ids_comes_back_with_them(tmp_path):
     (tmp_path / "source").mkdir()
     save_huggingface(tmp_path / "whole", CONFIG, make_params())

@@ -33,7 +33,7 @@ from xtc_jax.augment.parts import (
 )
 from xtc_jax.augment.variants import augment_rows, rounds_of
 from xtc_jax.bert import MASKED_LM, BertConfig
-from xtc_jax.data import Task, discover_labels, evenly_spaced, load_table, load_tokenizer, table_examples
+from xtc_jax.data import Task, check_vocabulary, discover_labels, evenly_spaced, load_table, load_tokenizer, table_examples
 from xtc_jax.errors import UserError
 from xtc_jax.formats import load_model
 from xtc_jax.params import Params, named_leaves
@@ -59,6 +59,8 @@ class AugmentSpec:
       max_length: tokens the masked language model sees; 0 is as many as it can.
       limit: rows of the source, evenly spaced; 0 is all.
       seed: of all chance.
+      missing: what becomes of rows without a text or a label, ``refuse`` or ``drop``.
+      part: of a file that serves training and validation, ``train``, see :func:`xtc_jax.data.held_out`; "" is the whole.
       processes: that work side by side, on the CPU where they are more than one; not a part of what is made.
     """
 
@@ -72,6 +74,8 @@ class AugmentSpec:
     max_length: int = 0
     limit: int = 0
     seed: int = 0
+    missing: str = "refuse"
+    part: str = ""
     processes: int = 1
 
 
@@ -156,16 +160,18 @@ def _check(spec: AugmentSpec, out: Path) -> None:
 
 
 def _load(spec: AugmentSpec) -> _Work:
-    task = spec.task if spec.task.labels else replace(spec.task, labels=discover_labels(spec.data, spec.task))
+    task = spec.task if spec.task.labels else replace(spec.task, labels=discover_labels(spec.data, spec.task, spec.missing))
     table, where = load_table(spec.data, task, spec.split)
-    texts = table_examples(table, task, where).texts
-    origins = evenly_spaced(len(texts), spec.limit)
+    examples = table_examples(table, task, where, spec.missing, spec.part)
+    chosen = evenly_spaced(len(examples.texts), spec.limit)
+    origins = examples.rows[chosen].tolist()
     config, params, directory = load_model(spec.model)
     if spec.max_length > config.max_position_embeddings:
         raise UserError(f"max_length={spec.max_length} is more than the model's {config.max_position_embeddings}")
+    tokenizer = load_tokenizer(directory)
+    check_vocabulary(tokenizer, config.vocab_size, config.type_vocab_size, 1, f"model {spec.model}")
     labels = table.column(task.label).take(pa.array(origins, pa.int64()))
-    chosen = [texts[i] for i in origins]
-    return _Work(spec, chosen, labels, origins, where, config, params, load_tokenizer(directory))
+    return _Work(spec, [examples.texts[i] for i in chosen], labels, origins, where, config, params, tokenizer)
 
 
 def _job(work: _Work) -> Job:

@@ -6,6 +6,7 @@ from typing import Any
 from xtc_jax.errors import UserError
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
+_PROBLEMS = ("single_label_classification", "regression", "multi_label_classification")
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class BertConfig:
     Attributes:
       labels: class names in the order of the logits; one name and ``regression=True`` is a number.
       regression: the head predicts one number instead of a class.
+      multi_label: the head answers yes or no for every label on its own. Such a head can be converted, not used: here the
+        labels of a head exclude each other.
       has_position_ids: the source checkpoint carries the constant buffer ``embeddings.position_ids``
         (written by transformers before 4.31); kept so that a round trip returns every tensor.
     """
@@ -35,6 +38,7 @@ class BertConfig:
     pad_token_id: int = 0
     labels: tuple[str, ...] = ("LABEL_0", "LABEL_1")
     regression: bool = False
+    multi_label: bool = False
     has_position_ids: bool = False
 
     def __post_init__(self) -> None:
@@ -66,7 +70,7 @@ def config_from_dict(raw: dict[str, Any], where: str) -> BertConfig:
         )
     if raw.get("is_decoder") or raw.get("add_cross_attention"):
         raise UserError(f"{where}: a BERT decoder is not supported, only encoders")
-    names = {field.name for field in fields(BertConfig)} - {"labels", "regression"}
+    names = {field.name for field in fields(BertConfig)} - {"labels", "regression", "multi_label"}
     known = {name: raw[name] for name in names if name in raw}
     required = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     optional = {"max_position_embeddings", "type_vocab_size", "num_labels"} & raw.keys()
@@ -74,9 +78,13 @@ def config_from_dict(raw: dict[str, Any], where: str) -> BertConfig:
         if type(raw.get(name)) is not int or raw[name] <= 0:
             raise UserError(f"{where}: key {name!r} must be a positive integer, found {raw.get(name)!r}")
     labels = _labels(raw, where)
-    regression = raw.get("problem_type") == "regression" or len(labels) == 1
+    problem = raw.get("problem_type")
+    if problem not in (None, *_PROBLEMS):
+        raise UserError(f"{where}: problem_type {problem!r} is not known; use one of {', '.join(_PROBLEMS)}")
+    multi_label = problem == "multi_label_classification"
+    regression = not multi_label and (problem == "regression" or len(labels) == 1)
     try:
-        return BertConfig(**known, labels=labels, regression=regression)
+        return BertConfig(**known, labels=labels, regression=regression, multi_label=multi_label)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -93,14 +101,14 @@ def _labels(raw: dict[str, Any], where: str) -> tuple[str, ...]:
 def config_to_dict(config: BertConfig, architecture: str) -> dict[str, Any]:
     """The ``config.json`` that transformers reads; ``architecture`` is its class name."""
     raw = asdict(config)
-    labels, regression = raw.pop("labels"), raw.pop("regression")
+    labels, problem = raw.pop("labels"), _PROBLEMS[2 * raw.pop("multi_label") + raw.pop("regression")]
     if not raw["has_position_ids"]:
         del raw["has_position_ids"]
     return {
         "architectures": [architecture],
         "model_type": "bert",
         "position_embedding_type": "absolute",
-        "problem_type": "regression" if regression else "single_label_classification",
+        "problem_type": problem,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
         **raw,
@@ -109,4 +117,4 @@ def config_to_dict(config: BertConfig, architecture: str) -> dict[str, Any]:
 
 def with_head(config: BertConfig, labels: tuple[str, ...], regression: bool) -> BertConfig:
     """``config`` with the head of another task."""
-    return replace(config, labels=labels, regression=regression)
+    return replace(config, labels=labels, regression=regression, multi_label=False)

@@ -41,6 +41,13 @@ def match_labels(checkpoint: tuple[str, ...], task: tuple[str, ...]) -> tuple[in
     return tuple(range(len(task))) if len(task) == 1 or only_count(checkpoint) or only_count(task) else None
 
 
+def _other_kind(config: BertConfig) -> str:
+    """What a head is that answers neither which of its labels it is nor how much of a single one; else ""."""
+    if config.multi_label:
+        return "multi-label classification"
+    return "regression of several numbers" if config.regression and len(config.labels) > 1 else ""
+
+
 def only_count(labels: tuple[str, ...]) -> bool:
     """Whether these names are ``LABEL_0``, ``LABEL_1``, … or ``0``, ``1``, …, in order."""
     return all(_plain(name) in (f"label{i}", str(i)) for i, name in enumerate(labels))
@@ -70,7 +77,8 @@ def fit_head(config: BertConfig, params: Params, labels: tuple[str, ...], traine
       The params, and what was done in words; "" if there is nothing to tell.
 
     Raises:
-      UserError: the head lacks or its names do not match the task's, and ``trained`` is False.
+      UserError: the head lacks, is of another kind (multi-label), or its names do not match the task's, and ``trained`` is
+        False.
     """
     theirs, ours = ", ".join(config.labels), ", ".join(labels)
     if "classifier" not in params:
@@ -80,6 +88,14 @@ def fit_head(config: BertConfig, params: Params, labels: tuple[str, ...], traine
             )
         return params, ""
     order = match_labels(config.labels, labels)
+    kind = _other_kind(config)
+    if kind:
+        if not trained:
+            raise UserError(
+                f"{where}: its head is a {kind}, the task's is not, and the stage that starts from it does not train; "
+                "set the stage's epochs, which trains a new head"
+            )
+        return {name: value for name, value in params.items() if name != "classifier"}, f"head of a {kind} left out"
     if order is None:
         if not trained:
             raise UserError(

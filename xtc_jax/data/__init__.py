@@ -4,10 +4,12 @@ from xtc_jax.data.batches import Batch, Dataset, default_buckets, eval_batches, 
 from xtc_jax.data.metrics import compute_all, compute_metrics, far_below_chance
 from xtc_jax.data.pinned import PINNED, cache_directory, pinned_directory
 from xtc_jax.data.sources import (
+    MISSING,
     Examples,
     Unlabelled,
     discover_labels,
     evenly_spaced,
+    held_out,
     load_examples,
     load_table,
     load_unlabelled,
@@ -15,10 +17,11 @@ from xtc_jax.data.sources import (
     table_examples,
 )
 from xtc_jax.data.tasks import GLUE, Task, find_task
-from xtc_jax.data.tokens import Tokens, load_tokenizer, tokenize
+from xtc_jax.data.tokens import Tokens, check_vocabulary, load_tokenizer, tokenize
 
 __all__ = [
     "GLUE",
+    "MISSING",
     "PINNED",
     "Batch",
     "Dataset",
@@ -27,6 +30,7 @@ __all__ = [
     "Tokens",
     "Unlabelled",
     "cache_directory",
+    "check_vocabulary",
     "compute_all",
     "compute_metrics",
     "default_buckets",
@@ -35,6 +39,7 @@ __all__ = [
     "evenly_spaced",
     "far_below_chance",
     "find_task",
+    "held_out",
     "load_examples",
     "load_table",
     "load_tokenizer",

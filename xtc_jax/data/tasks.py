@@ -78,14 +78,29 @@ def find_task(
       regression: the user's own task predicts a number.
 
     Raises:
-      UserError: a name that is not GLUE's, without text columns.
+      UserError: a name that is not GLUE's without text columns; labels or a regression that are not those of a GLUE task; or
+        labels that are no classes: one alone, two of one name, several of a regression.
     """
+    if len(text) > 2 or len(set(text)) < len(text):
+        raise UserError(f"data.text={text}: name one text column, or the two of a pair")
     if name in GLUE:
+        _check_glue(GLUE[name], labels, regression)
         return replace(GLUE[name], text=text or GLUE[name].text, label=label or GLUE[name].label)
     if len(text) not in (1, 2):
         raise UserError(
             f"unknown task {name!r}; use one of {', '.join(sorted(GLUE))}, or set data.text, the text columns of your own task"
         )
+    if len(set(labels)) < len(labels) or (len(labels) == 1) != (regression and len(labels) > 0):
+        raise UserError(f"data.labels={labels}: name every class once, two or more; a regression has one name, or none")
     if regression:
         return Task(name, text, labels or ("score",), True, ("pearson", "spearman"), label or "label")
     return Task(name, text, labels, label=label or "label")
+
+
+def _check_glue(task: Task, labels: tuple[str, ...], regression: bool) -> None:
+    """What is set for a task of GLUE is what it has anyway; else it would be ignored."""
+    own = "for data of your own set config.task to a name of your own"
+    if labels and labels != task.labels:
+        raise UserError(f"data.labels={labels}, but task {task.name!r} is GLUE's, with the labels {task.labels}; {own}")
+    if regression and not task.regression:
+        raise UserError(f"data.regression=True, but task {task.name!r} is GLUE's, a classification; {own}")

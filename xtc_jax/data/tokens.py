@@ -47,6 +47,28 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         raise UserError(f"{directory}: the tokenizer cannot be read ({error})") from None
 
 
+def check_vocabulary(tokenizer: Tokenizer, pieces: int, types: int, texts: int, where: str) -> None:
+    """Every id that the tokenizer gives for ``texts`` texts is a row of the model's tables, of ``pieces`` and ``types`` rows.
+
+    JAX takes the last row of a table for an id beyond it and says nothing, so it must not come to that.
+
+    Raises:
+      UserError: an id beyond a table; names the word pieces, and with ``where`` the model.
+    """
+    beyond = sorted((i, piece) for piece, i in tokenizer.get_vocab(with_added_tokens=True).items() if i >= pieces)
+    if beyond:
+        named = ", ".join(f"{piece!r} ({i})" for i, piece in beyond[:4]) + (", ..." if len(beyond) > 4 else "")
+        raise UserError(
+            f"{where}: its tokenizer has {len(beyond)} word pieces beyond the vocab_size of {pieces}: {named}; "
+            "the tokenizer is of another model, or vocab_size and the embeddings are too small"
+        )
+    frame = tokenizer.encode("", "" if texts == 2 else None)
+    if max(frame.ids, default=0) >= pieces:
+        raise UserError(f"{where}: its tokenizer adds token {max(frame.ids)}, and the vocab_size is {pieces}")
+    if max(frame.type_ids, default=0) >= types:
+        raise UserError(f"{where}: {texts} texts need {max(frame.type_ids) + 1} segments, and its type_vocab_size is {types}")
+
+
 def tokenize(tokenizer: Tokenizer, texts: Sequence[tuple[str, ...]], max_length: int) -> Tokens:
     """Tokenize single texts or pairs, cut to ``max_length`` tokens (pairs: the longer side first)."""
     tokenizer.no_padding()

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,17 @@ from tokenizers import Tokenizer
 
 from xtc_jax.bert import BertConfig, apply
 from xtc_jax.compress import ready
-from xtc_jax.data import Dataset, compute_all, default_buckets, eval_batches, load_examples, load_tokenizer, splits_of, tokenize
+from xtc_jax.data import (
+    Dataset,
+    check_vocabulary,
+    compute_all,
+    default_buckets,
+    eval_batches,
+    load_examples,
+    load_tokenizer,
+    splits_of,
+    tokenize,
+)
 from xtc_jax.errors import UserError
 from xtc_jax.formats.packed import PackedModel, load_packed
 from xtc_jax.params import Params
@@ -62,7 +73,9 @@ def load_predictor(directory: Path) -> Predictor:
     """
     model, device = load_packed(directory), jax.local_devices()[0]
     params = jax.device_put(ready(model.params, device.device_kind), device)
-    return Predictor(model, params, load_tokenizer(directory), _make_forward(model.config))
+    tokenizer, config = load_tokenizer(directory), model.config
+    check_vocabulary(tokenizer, config.vocab_size, config.type_vocab_size, len(model.task.text), str(directory))
+    return Predictor(model, params, tokenizer, _make_forward(config))
 
 
 def _make_forward(config: BertConfig) -> Forward:
@@ -110,6 +123,39 @@ def predict(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> list[Pred
         named = {label: float(p) for label, p in zip(config.labels, row, strict=True)}
         answers.append(Prediction(config.labels[best], float(row[best]), named))
     return answers
+
+
+def read_lines(stream: BinaryIO, where: str) -> list[str]:
+    """The lines of a text in UTF-8, without a byte order mark and their ends, LF or CR LF; blank ones too.
+
+    Raises:
+      UserError: a line is not UTF-8; ``where`` names the stream.
+    """
+    lines = []
+    for number, line in enumerate(stream, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise UserError(f"{where}: line {number} is not UTF-8; convert it, for example with iconv") from None
+        lines.append(text.removesuffix("\n").removesuffix("\r"))
+    return lines
+
+
+def predict_lines(predictor: Predictor, lines: Sequence[str]) -> list[Prediction | None]:
+    """The answer to every line, None to a blank one; a pair is a line with a tab between its texts.
+
+    Raises:
+      UserError: a line has another number of texts than the task, or is not Unicode; it is named by its number.
+    """
+    wanted, asked = len(predictor.model.task.text), [i for i, line in enumerate(lines) if line.strip()]
+    texts = [tuple(lines[i].split("\t")) for i in asked]
+    for i, text in zip(asked, texts, strict=True):
+        if any("\ud800" <= character <= "\udfff" for part in text for character in part):
+            raise UserError(f"input {i + 1} is not UTF-8")  # so the system hands over other bytes in arguments
+        if len(text) != wanted:
+            raise UserError(f"input {i + 1} has {len(text)} text(s); this model takes {wanted}, a pair separated by a tab")
+    answers = dict(zip(asked, predict(predictor, texts), strict=True))
+    return [answers.get(i) for i in range(len(lines))]
 
 
 def evaluate_packed(predictor: Predictor, data: str, split: str = "") -> tuple[dict[str, float], int]:

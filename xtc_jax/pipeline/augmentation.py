@@ -5,7 +5,7 @@ from pathlib import Path
 from xtc_jax.augment.job import AugmentSpec, augment
 from xtc_jax.data import Dataset
 from xtc_jax.parallel import on_first
-from xtc_jax.pipeline.inputs import Inputs, Log
+from xtc_jax.pipeline.inputs import Inputs, Log, serves_both
 from xtc_jax.recipe.recipe import Recipe
 
 AUGMENTED = "augmented.parquet"
@@ -22,6 +22,8 @@ def augmented_data(inputs: Inputs, recipe: Recipe, file: Path, log: Log) -> Data
         probability=config["probability"],
         candidates=config["candidates"],
         limit=data["limit_train"],
+        missing=data["missing"],
+        part="train" if serves_both(data) else "",
         seed=recipe.config["seed"],
         processes=config["processes"],
     )

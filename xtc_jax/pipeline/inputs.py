@@ -13,6 +13,7 @@ from xtc_jax.data import (
     Dataset,
     Examples,
     Task,
+    check_vocabulary,
     default_buckets,
     discover_labels,
     evenly_spaced,
@@ -80,34 +81,56 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     data = config["data"]
     task = find_task(config["task"], tuple(data["text"]), data["label"], tuple(data["labels"]), data["regression"])
     paths = {split: data[split] or data["path"] for split in ("train", "validation")}
+    shared = serves_both(data)
+    if shared:
+        log(f"{data['path']} is one file: examples whose MD5 is a multiple of 10 validate, the others train")
     if not task.labels:
-        task = replace(task, labels=discover_labels(paths["train"], task))
+        task = replace(task, labels=discover_labels(paths["train"], task, data["missing"]))
     names = dict.fromkeys([config["model"], *(stage.model for stage in recipe.stages if stage.model)])
     trained = {
         name: all(stage.trains for stage in recipe.stages if not stage.init and (stage.model or config["model"]) == name)
         for name in names
     }
     checkpoints = {name: _checkpoint(name, task, config, trained[name], log) for name in names}
-    tokenizer = _one_vocabulary(checkpoints)
+    tokenizer = _one_vocabulary(checkpoints, len(task.text))
     pad = checkpoints[config["model"]].config.pad_token_id
 
-    def dataset(path: str, split: str, batch_size: int, limit: int = 0) -> Dataset:
-        examples = _limit(load_examples(path, task, split), limit)
+    def dataset(path: str, split: str, batch_size: int, limit: int = 0, part: str = "") -> Dataset:
+        examples = _limit(load_examples(path, task, split, data["missing"], part), limit)
         tokens = tokenize(tokenizer, examples.texts, data["max_length"])
         buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
         if buckets[-1] < tokens.lengths.max():
             raise UserError(
                 f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
             )
-        log(f"{split}: {len(examples.labels):,} examples from {examples.where}")
+        dropped = f"; {examples.dropped:,} rows dropped, a text or the label is missing" if examples.dropped else ""
+        log(f"{split}: {len(examples.labels):,} examples from {examples.where}{dropped}")
         return Dataset(tokens, examples.labels, batch_size, buckets, pad)
 
     batch_size = recipe.stages[0].batch_size
-    train = dataset(paths["train"], "train", batch_size, data["limit_train"])
+    train = dataset(paths["train"], "train", batch_size, data["limit_train"], "train" if shared else "")
     limit, rows = data["limit_validation"], data["eval_batch_size"]
     splits = splits_of(paths["validation"], task.validation)
-    validation = {split: dataset(paths["validation"], split, rows, limit) for split in splits}
+    part = "validation" if shared else ""
+    validation = {split: dataset(paths["validation"], split, rows, limit, part) for split in splits}
     return Inputs(checkpoints, task, train, validation, data["max_length"], lambda path: dataset(path, "train", batch_size))
+
+
+def serves_both(data: Mapping[str, Any]) -> bool:
+    """Whether one file, ``config.data.path``, is split into training and validation data.
+
+    Raises:
+      UserError: one file is named for both in another way.
+    """
+    train, validation = (Path(data[split] or data["path"]) for split in ("train", "validation"))
+    if not (train.is_file() and validation.is_file() and train.samefile(validation)):
+        return False
+    if data["train"] or data["validation"]:
+        raise UserError(
+            f"config.data: {train} is the training data and the validation data; name another file for one of them, or set "
+            "config.data.path to it and nothing else, which holds one example in ten out"
+        )
+    return True
 
 
 def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, log: Log) -> Checkpoint:
@@ -123,9 +146,12 @@ def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, lo
     return Checkpoint(shape, params, source)
 
 
-def _one_vocabulary(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
+def _one_vocabulary(checkpoints: dict[str, Checkpoint], texts: int) -> Tokenizer:
     """The tokenizer that all checkpoints share: teacher and student must read the same word pieces."""
     (first, *others), tokenizers = checkpoints, {name: load_tokenizer(found.source) for name, found in checkpoints.items()}
+    for name, found in checkpoints.items():
+        shape = found.config
+        check_vocabulary(tokenizers[name], shape.vocab_size, shape.type_vocab_size, texts, f"model {name}")
     for name in others:
         if tokenizers[name].get_vocab() != tokenizers[first].get_vocab():
             raise UserError(
@@ -137,4 +163,5 @@ def _one_vocabulary(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
 def _limit(examples: Examples, most: int) -> Examples:
     """``most`` examples, evenly spaced; 0 is all."""
     chosen = evenly_spaced(len(examples.texts), most)
-    return Examples([examples.texts[i] for i in chosen], examples.labels[chosen], examples.where)
+    texts = [examples.texts[i] for i in chosen]
+    return replace(examples, texts=texts, labels=examples.labels[chosen], rows=examples.rows[chosen])

@@ -9,30 +9,12 @@ from ml_collections import ConfigDict
 
 from xtc_jax.compress import DistillSpec
 from xtc_jax.errors import UserError
-from xtc_jax.kernels import STORED_LAYOUTS
-from xtc_jax.quantize import RANGES, ActivationSpec, Granularity, QuantRules, named_rules, parse_bits, with_extra_rules
+from xtc_jax.quantize import ActivationSpec, Granularity, QuantRules, named_rules, parse_bits, with_extra_rules
 from xtc_jax.recipe.runlocal import shrink
-from xtc_jax.recipe.schema import base_config, stage_config
+from xtc_jax.recipe.schema import LOSSES, base_config, stage_config
+from xtc_jax.recipe.values import CONFIG_VALUES, STAGE_VALUES, check_values
 
 _RESERVED = (*base_config(), "packed", "augmented")
-_LEAST = {
-    "batch_size": 1,
-    "accumulate": 1,
-    "eval_every": 1,
-    "steps": 0,
-    "epochs": 0,
-    "warmup_steps": -1,
-    "warmup_epochs": 0,
-    "weight_decay": 0,
-    "clip": 0,
-    "activation_start": 0,
-}
-_NORMS = {
-    "logit_norm": ("deepspeed", "textbook"),
-    "attention_norm": ("valid", "deepspeed", "ternarybert"),
-    "hidden_norm": ("valid", "deepspeed"),
-}
-_WORDS = {"compute_dtype": ("float32", "bfloat16"), "arithmetic": ("auto", "int8", "float"), "storage": STORED_LAYOUTS}
 _PARSED = (
     "bit_schedule",
     "quantizer",
@@ -130,19 +112,20 @@ def make_recipe(config: ConfigDict) -> Recipe:
     Raises:
       UserError: names the key that is wrong.
     """
-    _check_keys(config, base_config(), "config", config.stages)
+    named = config.get("stages")  # of another type it is refused below
+    _check_keys(config, base_config(), "config", tuple(named) if isinstance(named, tuple | list) else ())
+    check_values(config, CONFIG_VALUES, "config")
     for name in config.stages:
         if isinstance(config.get(name), ConfigDict) and name not in _RESERVED:
             _check_keys(config[name], stage_config(), f"config.{name}")
+            check_values(config[name], STAGE_VALUES, f"config.{name}")
     config = shrink(config) if config.runlocal else config
     plain = json.loads(json.dumps(config.to_dict()))
     if not config.stages:
         raise UserError("config.stages is empty; name at least one stage")
-    _check_data(config.data)
-    _check_watching(config)
-    for key, known in _WORDS.items():
-        if config[key] not in known:
-            raise UserError(f"config.{key}={config[key]!r}; use one of {', '.join(known)}")
+    if list(config.data.buckets) != sorted(set(config.data.buckets)):
+        raise UserError(f"config.data.buckets={config.data.buckets} must increase")
+    _check_profile(tuple(config.profile))
     stages: list[Stage] = []
     for name in config.stages:
         if name in {stage.name for stage in stages}:
@@ -164,6 +147,8 @@ def _check_keys(config: ConfigDict, like: ConfigDict, where: str, more: tuple[st
     for key, value in like.items():
         if key not in config:
             raise UserError(f"{where} lacks the key {key!r}; make it with base_config and stage_config")
+        if isinstance(value, ConfigDict) and not isinstance(config[key], ConfigDict):
+            raise UserError(f"{where}.{key}={config[key]!r} must be a block of keys; make it with base_config and stage_config")
         if isinstance(value, ConfigDict):
             _check_keys(config[key], value, f"{where}.{key}")
     for key in config:
@@ -171,20 +156,7 @@ def _check_keys(config: ConfigDict, like: ConfigDict, where: str, more: tuple[st
             raise UserError(f"{where} has an unknown key {key!r}; use one of {', '.join(like)}")
 
 
-def _check_data(data: ConfigDict) -> None:
-    for key, least in (("max_length", 3), ("eval_batch_size", 1), ("limit_train", 0), ("limit_validation", 0)):
-        if data[key] < least:
-            raise UserError(f"config.data.{key}={data[key]} must be at least {least}")
-    if list(data.buckets) != sorted(set(data.buckets)):
-        raise UserError(f"config.data.buckets={data.buckets} must increase")
-
-
-def _check_watching(config: ConfigDict) -> None:
-    """What does not change a result: checkpoints and traces."""
-    for key, least in (("minutes", 0), ("keep", 2)):  # with one, a damaged checkpoint would leave none
-        if config.checkpoint[key] < least:
-            raise UserError(f"config.checkpoint.{key}={config.checkpoint[key]} must be at least {least}")
-    window = tuple(config.profile)
+def _check_profile(window: tuple[Any, ...]) -> None:
     if window and not (len(window) == 2 and all(type(number) is int and number >= 1 for number in window)):
         raise UserError(f"config.profile={window} must be two numbers from 1 on, the first step and how many; or ()")
 
@@ -199,29 +171,14 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str
         raise UserError(f"config.{name} has both init and model; it starts from one of them")
     if config.split and not (config.init and earlier[config.init].weight_bits == 2 and config.weight_bits == 1):
         raise UserError(f"config.{name}.split=True needs weight_bits=1 and an init of weight_bits=2: it halves ternary weights")
-    for key, least in _LEAST.items():
-        if config[key] < least:
-            raise UserError(f"config.{name}.{key}={config[key]} must be at least {least}")
-    if min((config.learning_rate, *config.grid)) <= 0 or config.dropout >= 1:
-        raise UserError(f"config.{name}: learning rates must be above 0, dropout below 1")
-    _check_loss(name, config)
+    if config.teacher and max(config.loss[key] for key in LOSSES) == 0:
+        raise UserError(f"config.{name}.loss: the weights must not be all 0, for the stage has a teacher")
     values = {key: value for key, value in config.items() if key not in _PARSED}
     values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": _rules(name, config)}
     if config.accumulate > 1 and values["rules"] is not None:
         _check_ranges(name, values["rules"])
     raw = {key: value for key, value in raw.items() if key != "accumulate"}
     return Stage(name=name, raw=raw, **{**values, "result": config.result or name})
-
-
-def _check_loss(name: str, config: ConfigDict) -> None:
-    for key, known in _NORMS.items():
-        if config.loss[key] not in known:
-            raise UserError(f"config.{name}.loss.{key}={config.loss[key]!r}; use one of {', '.join(known)}")
-    if config.loss.temperature <= 0:
-        raise UserError(f"config.{name}.loss.temperature={config.loss.temperature} must be above 0")
-    weights = [config.loss[key] for key in ("label", "logit", "attention", "hidden")]
-    if min(weights) < 0 or (config.teacher and max(weights) == 0):
-        raise UserError(f"config.{name}.loss: weights must not be negative, nor all 0")
 
 
 def _check_ranges(name: str, rules: QuantRules) -> None:
@@ -241,10 +198,8 @@ def _rules(name: str, config: ConfigDict) -> QuantRules | None:
             if config[key]:
                 raise UserError(f"{where}.{key} is set, but weight_bits=32 quantizes nothing")
         return None
-    if config.activation_range not in RANGES:
-        raise UserError(f"{where}.activation_range={config.activation_range!r}; use one of {', '.join(RANGES)}")
     word = config.granularity
-    if not (word.isdecimal() or word in ("tensor", "row")):
+    if not ((word.isdecimal() and int(word) > 0) or word in ("tensor", "row")):
         raise UserError(f"{where}.granularity={word!r}; use tensor, row or the size of a group")
     activation = ActivationSpec(
         config.activation_bits, config.activation_range, config.activation_symmetric, config.activation_start

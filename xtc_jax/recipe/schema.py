@@ -93,6 +93,7 @@ def base_config(**values: Any) -> ConfigDict:
     config.data.label = ""
     config.data.labels = ()  # class names of a task of your own; () finds them in the training data
     config.data.regression = False
+    config.data.missing = "refuse"  # or drop: what becomes of rows in which a text or the label is missing
     config.data.max_length = 128
     config.data.buckets = ()  # padded lengths; () is 16, 32, 64, … up to max_length
     config.data.eval_batch_size = 128
