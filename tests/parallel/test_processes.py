@@ -92,6 +92,11 @@ def test_the_loss_of_a_process_is_told_from_other_errors():
     )
     assert lost_process(RuntimeError("RESOURCE_EXHAUSTED: out of memory")) == ""
     assert lost_process(ValueError("Gloo")) == ""
+    for memory in (
+        "RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes [nccl all-reduce, optimization-barrier.3]",
+        "INTERNAL: NCCL operation ncclCommInitRank failed: Failed to allocate 4194304 bytes: out of memory",
+    ):
+        assert lost_process(RuntimeError(memory)) == ""
     # Orbax's, of a save that another process did not take part in; and one of a network disk, with the system's number.
     barrier = "Timeout waiting at barrier '[op=3] create_directory:post'. The original error was: Barrier failed"
     assert lost_process(TimeoutError(barrier)).startswith("process 0 of 1 lost another one (Timeout waiting at barrier")

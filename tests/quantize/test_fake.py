@@ -226,3 +226,17 @@ def test_a_range_is_never_rounded_to_float16(params):
     ranged = with_input_ranges(params, rules)
     ranged["linear"]["input_range"] = jnp.array([-0.1, 1e5])
     assert fake_quantize(ranged, rules)["linear"]["input_range"].tolist() == ranged["linear"]["input_range"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("spec", "local"), [(spec, spec.quantizer != "binary_centred") for spec in EVERY if spec.granularity == "row"]
+)
+def test_a_table_trains_on_the_quantization_that_is_evaluated_and_packed_whatever_the_quantizer(params, spec, local):
+    """A row of ``binary_centred`` depends on the mean of the whole table: quantized where it is read it has other signs."""
+    rules, ids = QuantRules((("table/weight", spec),)), jnp.asarray([1, 4])
+    params["table"]["weight"] += jnp.arange(6.0)[:, None] - 2.0
+    table = fake_quantize(params, rules, training=True)["table"]["weight"]
+    assert isinstance(table, FakeQuantizedTable) == local
+    np.testing.assert_array_equal(
+        table.rows(ids) if local else table[ids], fake_quantize(params, rules)["table"]["weight"][ids]
+    )

@@ -61,3 +61,17 @@ def test_every_validation_split_is_measured_and_a_further_one_carries_its_suffix
     sets = dict(zip(task.validation, (first, second), strict=True))
     metrics = evaluate(always_positive, {}, sets, task, make_mesh())
     assert list(metrics.items()) == [("accuracy", 2 / 4), ("accuracy_mismatched", 1 / 3)]
+
+
+def test_a_model_whose_logits_are_not_finite_has_metrics_nan_and_every_example_was_evaluated():
+    """It predicts nothing, whatever class its NaN would be taken for."""
+
+    def diverged(_, batch):
+        rows = np.zeros((len(batch["index"]), 2), np.float32)
+        rows[np.asarray(batch["index"]) == 3] = np.nan
+        return rows
+
+    dataset = toy.dataset(count=5)
+    metrics = evaluate(diverged, {}, {"validation": dataset}, toy.SENTIMENT, make_mesh())
+    assert list(metrics) == ["accuracy"]
+    assert np.isnan(metrics["accuracy"])

@@ -1,7 +1,7 @@
 """Tasks, where their examples come from, and how they become batches."""
 
 from xtc_jax.data.batches import Batch, Dataset, default_buckets, eval_batches, plan_epoch, train_batches
-from xtc_jax.data.metrics import compute_all, compute_metrics, far_below_chance
+from xtc_jax.data.metrics import compute_all, compute_metrics, far_below_chance, rank
 from xtc_jax.data.pinned import PINNED, cache_directory, pinned_directory
 from xtc_jax.data.sources import (
     MISSING,
@@ -46,6 +46,7 @@ __all__ = [
     "load_unlabelled",
     "pinned_directory",
     "plan_epoch",
+    "rank",
     "splits_of",
     "table_examples",
     "tokenize",

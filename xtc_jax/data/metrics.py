@@ -64,8 +64,10 @@ def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[
       labels: class ids, or numbers, ``(examples,)``.
 
     Returns:
-      ``{metric: fraction}``, the selecting metric first.
+      ``{metric: fraction}``, the selecting metric first. All are NaN where a logit is not finite: such a model predicts nothing.
     """
+    if not np.isfinite(logits).all():
+        return dict.fromkeys(task.metrics, math.nan)
     predictions = logits[:, 0] if task.regression else logits.argmax(axis=1)
     values = {name: METRICS[name](labels, predictions) for name in task.metrics}
     assert all(math.isfinite(value) for value in values.values()), values
@@ -87,6 +89,11 @@ def compute_all(task: Task, logits: Mapping[str, np.ndarray], labels: Mapping[st
         for split, rows in logits.items()
         for name, value in compute_metrics(task, rows, labels[split]).items()
     }
+
+
+def rank(value: float) -> float:
+    """What a metric is selected by: itself, and of a diverged model, NaN, less than any other."""
+    return -math.inf if math.isnan(value) else value
 
 
 def far_below_chance(task: Task, metrics: Mapping[str, float], examples: int) -> str | None:

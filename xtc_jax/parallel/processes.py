@@ -27,6 +27,7 @@ HEARTBEAT_SECONDS = 30
 LOST = 76
 """Exit status of a process that stops because another one was lost."""
 _LOST = re.compile(r"gloo|nccl|connection (closed|reset|refused)|socket|heartbeat|coordination|unavailable|barrier", re.I)
+_MEMORY = re.compile(r"resource.?exhausted|out.of.memory|failed to allocate", re.I)
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,16 @@ def agree(value: Any, what: str) -> None:
 def lost_process(error: Exception) -> str:
     """One line for an error that means that another process was lost; "" for any other error.
 
-    JAX raises a RuntimeError, Orbax a TimeoutError at its barriers, which is an OSError, but without the system's number.
+    An error for lack of memory is none, whatever collective it names: a new start would end in it again. JAX raises a
+    RuntimeError, Orbax a TimeoutError at its barriers, which is an OSError, but without the system's number.
     """
     text = " ".join(str(error).split())
-    if not isinstance(error, RuntimeError | TimeoutError) or getattr(error, "errno", None) or not _LOST.search(text):
+    if (
+        not isinstance(error, RuntimeError | TimeoutError)
+        or getattr(error, "errno", None)
+        or not _LOST.search(text)
+        or _MEMORY.search(text)
+    ):
         return ""
     return f"process {jax.process_index()} of {jax.process_count()} lost another one ({text[:200]})"
 

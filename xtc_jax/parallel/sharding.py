@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from xtc_jax.kernels import PackedTensor
 from xtc_jax.parallel.mesh import put
 
 Rule = tuple[str, PartitionSpec]
@@ -61,15 +62,31 @@ def shardings(tree: Any, mesh: jax.sharding.Mesh, rules: Sequence[Rule] = RULES)
 def gathered(params: Any, mesh: jax.sharding.Mesh, rules: Sequence[Rule] = RULES) -> Any:
     """Inside a step: params gathered along ``fsdp`` before they are used (ZeRO-3); their gradients are split again.
 
+    The cotangent is constrained to the shard, so that the partitioner sums it by a reduce-scatter; without that it sums the
+    whole gradient on every device first. A packed model, which every device holds whole, is left as it is.
+
     Without it the partitioner splits activations by columns, as the tables are, and gives every device the whole batch.
     """
-    if mesh.shape["fsdp"] == 1:
+    if mesh.shape["fsdp"] == 1 or _is_packed(params):
         return params
+    split = shardings(params, mesh, rules)
+    whole = jax.tree.map(lambda sharding: _without_fsdp(sharding, mesh), split)
 
-    def whole(sharding: NamedSharding) -> NamedSharding:
-        return NamedSharding(mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec)))
+    @jax.custom_vjp
+    def gather(params: Any) -> Any:
+        return jax.lax.with_sharding_constraint(params, whole)
 
-    return jax.lax.with_sharding_constraint(params, jax.tree.map(whole, shardings(params, mesh, rules)))
+    gather.defvjp(lambda params: (gather(params), None), lambda _, g: (jax.lax.with_sharding_constraint(g, split),))
+    return gather(params)
+
+
+def _without_fsdp(sharding: NamedSharding, mesh: jax.sharding.Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec(*(None if axis == "fsdp" else axis for axis in sharding.spec)))
+
+
+def _is_packed(params: Any) -> bool:
+    leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, PackedTensor))
+    return any(isinstance(leaf, PackedTensor) for leaf in leaves)
 
 
 def _dividing(spec: PartitionSpec, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> PartitionSpec:

@@ -1,12 +1,13 @@
 """One stage: what it starts from, its training, and its record."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 
 from xtc_jax.compress import float32_bytes, reduce_layers
-from xtc_jax.data import Dataset, far_below_chance
+from xtc_jax.data import Dataset, far_below_chance, rank
 from xtc_jax.devices import known_peaks
 from xtc_jax.errors import UserError
 from xtc_jax.formats import load_flax, read_config, save_flax
@@ -53,7 +54,8 @@ def train_stage(
       log: receives lines of progress.
 
     Raises:
-      UserError: a schedule longer than the stage, or a teacher that is far below chance.
+      UserError: a schedule longer than the stage, a teacher that is far below chance, or no learning rate at which training does
+        not diverge.
     """
     stage = plan.stage
     on_first(_begin_stage, plan)
@@ -85,7 +87,7 @@ def train_stage(
             config=plan.fingerprint,
         )
         tried[rate] = train(work, origin, teacher, compiled)
-    best = max(tried, key=lambda rate: tried[rate].metrics[inputs.task.metrics[0]])
+    best = _best_rate(plan, {rate: run.metrics[inputs.task.metrics[0]] for rate, run in tried.items()}, log)
     if any(other.stage.teacher == stage.name for other in plans):
         _refuse_bad_teacher(plan, inputs, tried[best].metrics)
     save_flax(plan.directory / "model", plan.config, tried[best].params, inputs.checkpoints[plan.model].source)
@@ -116,6 +118,20 @@ def _origin(plan: StagePlan, named: dict[str, StagePlan], inputs: Inputs) -> Par
     return split(params, before.stage.rules)
 
 
+def _best_rate(plan: StagePlan, scores: dict[float, float], log: Log) -> float:
+    """The learning rate with the highest selecting metric; those that diverged, NaN, are named and not taken."""
+    diverged = [rate for rate, score in scores.items() if math.isnan(score)]
+    named = ", ".join(f"{rate:g}" for rate in diverged)
+    if len(diverged) == len(scores):
+        raise UserError(
+            f"config.{plan.stage.name}: training diverged at learning rate {named}: no evaluation had finite logits; "
+            "use a smaller one"
+        )
+    if diverged:
+        log(f"{plan.stage.name}: diverged at learning rate {named}; not taken")
+    return max(scores, key=lambda rate: rank(scores[rate]))
+
+
 def _finish_stage(plan: StagePlan, tried: dict[float, RunResult], rate: float, log: Log) -> Result:
     """Write the record of the stage; ``rate`` is the best of the learning rates that were tried."""
     stage, done = plan.stage, tried[rate]
@@ -130,13 +146,18 @@ def _finish_stage(plan: StagePlan, tried: dict[float, RunResult], rate: float, l
         "bytes": float32_bytes(done.params),
     }
     if stage.grid:
-        result["grid"] = {f"{rate:g}": run.metrics for rate, run in tried.items()}
+        result["grid"] = {f"{rate:g}": _finite(run.metrics) for rate, run in tried.items()}
     write_done(plan.directory, digest(plan.fingerprint), result)
     for directory in (plan.directory, *plan.directory.glob("learning_rate_*")):
         clear_checkpoints(directory)
     best = f" (best at learning rate {rate:g})" if stage.grid else ""
     log(f"{stage.name}: {metrics_text(done.metrics)} in {result['seconds']:.0f} s{best}")
     return result
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float | None]:
+    """``metrics`` for a JSON file, which has no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in metrics.items()}
 
 
 def _refuse_bad_teacher(plan: StagePlan, inputs: Inputs, metrics: dict[str, float]) -> None:

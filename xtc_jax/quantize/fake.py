@@ -64,7 +64,7 @@ class FakeQuantized:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["latent"], meta_fields=["spec"])
 @dataclass(frozen=True, eq=False)
 class FakeQuantizedTable:
-    """A weight with one scale per row, quantized where it is read: a step looks up a small part of a table of words.
+    """A weight whose rows are quantized each by itself, where they are read: a step looks up a small part of a table of words.
 
     Attributes:
       latent: float32 ``(rows, k)``; the gradient arrives here.
@@ -158,7 +158,7 @@ def fake_quantize(
 
     Returns:
       The same tree; a quantized weight is a float array on the grid, wrapped in :class:`FakeQuantized`
-      where the Linear's input is quantized too; while training, one quantized row by row is a
+      where the Linear's input is quantized too; while training, one whose rows are quantized each by itself is a
       :class:`FakeQuantizedTable`; every other leaf is rounded to ``rules.rest``.
 
     Raises:
@@ -172,7 +172,7 @@ def fake_quantize(
         if spec is None:
             return round_mantissa(w, 10) if rules.rest == "float16" and not name.endswith(INPUT_RANGE) else w
         noise = None if key is None or not spec.stochastic else jax.random.fold_in(key, zlib.crc32(name.encode()))
-        if training and spec.activation is None and spec.granularity == "row" and noise is None:
+        if training and spec.activation is None and spec.row_local and noise is None:
             return FakeQuantizedTable(w, spec)
         value, levels = quantize_weight(w, spec, noise)
         if spec.activation is None:

@@ -50,6 +50,11 @@ class WeightSpec:
         """The quantizer by name, the default of ``bits`` where none was given."""
         return self.quantizer or next(name for name, bits in QUANTIZERS.items() if self.bits in bits)
 
+    @property
+    def row_local(self) -> bool:
+        """Whether a row's values depend on that row alone. ``binary_centred`` subtracts the mean of the whole tensor."""
+        return self.granularity == "row" and self.named != "binary_centred"
+
     def at(self, step: int) -> "WeightSpec":
         """The spec in force at a training step, without a schedule."""
         activation = self.activation if self.activation is not None and self.activation.start <= step else None

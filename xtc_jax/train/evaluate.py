@@ -16,15 +16,16 @@ def predict_logits(step: EvalStep, params: Params, dataset: Dataset, mesh: jax.s
 
     A process reads its own rows of each batch; the step hands the logits of all rows to all.
     """
-    logits: np.ndarray | None = None
+    logits, seen = None, np.zeros(len(dataset), bool)
     batches = eval_batches(dataset, local_rows(dataset.batch_size, mesh))
     for planned, batch in zip(dataset.in_order(), batches, strict=True):
         rows = np.asarray(step(params, put_batch(batch, mesh)))
         if logits is None:
-            logits = np.full((len(dataset), rows.shape[1]), np.nan, rows.dtype)
+            logits = np.zeros((len(dataset), rows.shape[1]), rows.dtype)
         logits[planned.indices] = rows[: len(planned.indices)]
+        seen[planned.indices] = True
     assert logits is not None, "no examples"
-    assert not np.isnan(logits).any(), "an example was not evaluated"
+    assert seen.all(), "an example was not evaluated"
     return logits
 
 

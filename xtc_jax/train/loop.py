@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from xtc_jax.data import Dataset, Task, train_batches
+from xtc_jax.data import Dataset, Task, rank, train_batches
 from xtc_jax.errors import Preempted
 from xtc_jax.parallel.mesh import check_batch, fetch, local_rows, make_mesh, put_batch
 from xtc_jax.parallel.preemption import preemption_notice
@@ -190,8 +190,11 @@ def _eval_step(run: Run, mesh: jax.sharding.Mesh, compiled: Compiled) -> EvalSte
 
 
 def _better(best: Best | None, new: Best) -> Best:
-    """The one with the higher selecting metric, which is the first; of equals the earlier. The new one's params are copied."""
-    if best is not None and next(iter(best.metrics.values())) >= next(iter(new.metrics.values())):
+    """The one with the higher selecting metric, which is the first; of equals the earlier, and NaN is the lowest.
+
+    The new one's params are copied.
+    """
+    if best is not None and rank(next(iter(best.metrics.values()))) >= rank(next(iter(new.metrics.values()))):
         return best
     return replace(new, params=copy(new.params))
 

@@ -214,13 +214,14 @@ def _is_range(path: tuple[Any, ...]) -> bool:
 def make_eval_step(
     config: BertConfig, rules: QuantRules | None, mesh: jax.sharding.Mesh, arithmetic: Arithmetic = "float"
 ) -> EvalStep:
-    """``step(params, batch) -> logits``, jitted; quantizes first, as training does, and computes in float32.
+    """``step(params, batch) -> logits``, jitted; gathers and quantizes first, as training does, and computes in float32.
 
-    The integers of quantized Linears are multiplied in ``arithmetic``.
+    The integers of quantized Linears are multiplied in ``arithmetic``. Scales are those of whole weights along ``fsdp``: summed
+    shard by shard they would differ from the packed model's.
     """
 
     def step(params: Params, batch: DeviceBatch) -> Array:
-        quantized = compute_params(student_params(params), rules, arithmetic=arithmetic)
+        quantized = compute_params(gathered(student_params(params), mesh), rules, arithmetic=arithmetic)
         return forward(config, quantized, batch).logits
 
     return jax.jit(step, in_shardings=(None, batch_sharding(mesh)), out_shardings=replicated(mesh))
