@@ -16,6 +16,7 @@ from xtc_jax.data.sources import (
 )
 from xtc_jax.data.tasks import GLUE, Task, find_task
 from xtc_jax.data.tokens import Tokens, load_tokenizer, tokenize
+from xtc_jax.data.vocabulary import check_vocabulary
 
 __all__ = [
     "GLUE",
@@ -27,6 +28,7 @@ __all__ = [
     "Tokens",
     "Unlabelled",
     "cache_directory",
+    "check_vocabulary",
     "compute_all",
     "compute_metrics",
     "default_buckets",

@@ -12,7 +12,17 @@ from tokenizers import Tokenizer
 
 from xtc_jax.bert import BertConfig, apply
 from xtc_jax.compress import ready
-from xtc_jax.data import Dataset, compute_all, default_buckets, eval_batches, load_examples, load_tokenizer, splits_of, tokenize
+from xtc_jax.data import (
+    Dataset,
+    check_vocabulary,
+    compute_all,
+    default_buckets,
+    eval_batches,
+    load_examples,
+    load_tokenizer,
+    splits_of,
+    tokenize,
+)
 from xtc_jax.errors import UserError
 from xtc_jax.formats.packed import PackedModel, load_packed
 from xtc_jax.params import Params
@@ -58,11 +68,13 @@ def load_predictor(directory: Path) -> Predictor:
     """Load a packed model directory onto the first device.
 
     Raises:
-      UserError: see :func:`xtc_jax.formats.load_packed`.
+      UserError: see :func:`xtc_jax.formats.load_packed` and :func:`xtc_jax.data.check_vocabulary`.
     """
     model, device = load_packed(directory), jax.local_devices()[0]
     params = jax.device_put(ready(model.params, device.device_kind), device)
-    return Predictor(model, params, load_tokenizer(directory), _make_forward(model.config))
+    tokenizer, shape = load_tokenizer(directory), model.config
+    check_vocabulary(tokenizer, shape.vocab_size, shape.type_vocab_size, len(model.task.text), str(directory))
+    return Predictor(model, params, tokenizer, _make_forward(shape))
 
 
 def _make_forward(config: BertConfig) -> Forward:

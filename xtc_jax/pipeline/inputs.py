@@ -13,6 +13,7 @@ from xtc_jax.data import (
     Dataset,
     Examples,
     Task,
+    check_vocabulary,
     default_buckets,
     discover_labels,
     evenly_spaced,
@@ -26,6 +27,7 @@ from xtc_jax.errors import UserError
 from xtc_jax.formats import load_model
 from xtc_jax.params import Params
 from xtc_jax.recipe.recipe import Recipe
+from xtc_jax.train import data_digest
 
 Log = Callable[[str], None]
 
@@ -55,6 +57,7 @@ class Inputs:
       validation: the task's validation splits by name, the selecting one first, with the batch size of evaluation.
       max_length: tokens a text is cut to.
       read_train: makes a training set like ``train`` of another file.
+      digests: a hash of every set's tokens and labels, by the name of its split.
     """
 
     checkpoints: dict[str, Checkpoint]
@@ -63,6 +66,7 @@ class Inputs:
     validation: Mapping[str, Dataset]
     max_length: int
     read_train: Callable[[str], Dataset]
+    digests: Mapping[str, str]
 
     @property
     def eval_batch_size(self) -> int:
@@ -88,7 +92,7 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
         for name in names
     }
     checkpoints = {name: _checkpoint(name, task, config, trained[name], log) for name in names}
-    tokenizer = _one_vocabulary(checkpoints)
+    tokenizer = _one_vocabulary(checkpoints, len(task.text))
     pad = checkpoints[config["model"]].config.pad_token_id
 
     def dataset(path: str, split: str, batch_size: int, limit: int = 0) -> Dataset:
@@ -107,7 +111,10 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     limit, rows = data["limit_validation"], data["eval_batch_size"]
     splits = splits_of(paths["validation"], task.validation)
     validation = {split: dataset(paths["validation"], split, rows, limit) for split in splits}
-    return Inputs(checkpoints, task, train, validation, data["max_length"], lambda path: dataset(path, "train", batch_size))
+    # Of one batch size: that of the first stage is none of the data.
+    digests = {name: data_digest(replace(found, batch_size=1)) for name, found in {"train": train, **validation}.items()}
+    longest = data["max_length"]
+    return Inputs(checkpoints, task, train, validation, longest, lambda path: dataset(path, "train", batch_size), digests)
 
 
 def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, log: Log) -> Checkpoint:
@@ -123,14 +130,16 @@ def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, lo
     return Checkpoint(shape, params, source)
 
 
-def _one_vocabulary(checkpoints: dict[str, Checkpoint]) -> Tokenizer:
-    """The tokenizer that all checkpoints share: teacher and student must read the same word pieces."""
+def _one_vocabulary(checkpoints: dict[str, Checkpoint], texts: int) -> Tokenizer:
+    """The tokenizer that all checkpoints share: teacher and student must read the same word pieces, and have rows for them."""
     (first, *others), tokenizers = checkpoints, {name: load_tokenizer(found.source) for name, found in checkpoints.items()}
     for name in others:
         if tokenizers[name].get_vocab() != tokenizers[first].get_vocab():
             raise UserError(
                 f"config: models {first} and {name} have different vocabularies; teacher and student must share one"
             )
+    for found in checkpoints.values():
+        check_vocabulary(tokenizers[first], found.config.vocab_size, found.config.type_vocab_size, texts, str(found.source))
     return tokenizers[first]
 
 
