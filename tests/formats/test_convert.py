@@ -36,7 +36,7 @@ def make_params(dtype=np.float32):
 @pytest.fixture
 def source(tmp_path):
     save_huggingface(tmp_path / "source", CONFIG, make_params())
-    (tmp_path / "source" / "vocab.txt").write_text("[PAD]\n")
+    toy.tokenizer().save(str(tmp_path / "source" / "tokenizer.json"))
     return tmp_path / "source"
 
 
@@ -76,7 +76,7 @@ def test_a_bare_encoder_with_position_ids_comes_back_with_them(tmp_path):
 
 
 def test_the_tokenizer_goes_along(tmp_path, source):
-    assert (there_and_back(source, tmp_path) / "vocab.txt").read_text() == "[PAD]\n"
+    assert (there_and_back(source, tmp_path) / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
 
 
 def test_converting_answers_with_the_config_and_the_number_of_tensors(tmp_path, source):

@@ -13,6 +13,7 @@ from xtc_jax.bert import BertConfig
 from xtc_jax.errors import UserError
 from xtc_jax.formats import load_flax, save_flax
 from xtc_jax.formats.flax import is_flax
+from xtc_jax.formats.scratch import clear_unfinished, make_scratch
 from xtc_jax.params import named_leaves
 from xtc_jax.quantize import ActivationSpec, named_rules, split, with_input_ranges
 
@@ -44,7 +45,7 @@ def assert_same(left, right):
 def tokenizer(tmp_path):
     folder = tmp_path / "tokenizer"
     folder.mkdir()
-    (folder / "vocab.txt").write_text("[PAD]\n")
+    toy.tokenizer().save(str(folder / "tokenizer.json"))
     return folder
 
 
@@ -87,19 +88,25 @@ def test_split_weights_and_input_ranges_are_read_back_to_the_bit(tmp_path, token
 def test_the_directory_holds_config_params_and_tokenizer_and_nothing_is_left_beside_it(tmp_path, tokenizer):
     save_flax(tmp_path / "deep" / "model", CONFIG, make_params(0), tokenizer)
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"model"}
-    assert {path.name for path in (tmp_path / "deep" / "model").iterdir()} == {"config.json", "params", "vocab.txt"}
+    assert {path.name for path in (tmp_path / "deep" / "model").iterdir()} == {"config.json", "params", "tokenizer.json"}
 
 
 def test_saving_replaces_the_directory_whole(tmp_path, tokenizer):
     model = tmp_path / "model"
     save_flax(model, CONFIG, make_params(0), tokenizer)
     (model / "stale").touch()
-    (tmp_path / "model.tmp").mkdir()  # what a run that was killed left behind
-    (tmp_path / "model.tmp" / "half").touch()
     save_flax(model, CONFIG, make_params(1), tokenizer)
     assert_same(load_flax(model)[1], make_params(1))
-    assert {path.name for path in model.iterdir()} == {"config.json", "params", "vocab.txt"}
-    assert not (tmp_path / "model.tmp").exists()
+    assert {path.name for path in model.iterdir()} == {"config.json", "params", "tokenizer.json"}
+
+
+def test_what_a_killed_process_left_beside_a_model_is_cleared_and_nothing_else(tmp_path):
+    scratch = make_scratch(tmp_path / "model")
+    (scratch / "half").touch()
+    other = make_scratch(tmp_path / "another")
+    (tmp_path / "model.tmp").mkdir()
+    clear_unfinished(tmp_path / "model")
+    assert set(tmp_path.iterdir()) == {other.parent, tmp_path / "model.tmp"}
 
 
 def test_a_save_that_fails_leaves_the_old_directory_untouched(tmp_path, tokenizer, monkeypatch):

@@ -73,7 +73,7 @@ def split_model(one="paper-50x"):
 def tokenizer(tmp_path):
     folder = tmp_path / "tokenizer"
     folder.mkdir()
-    (folder / "vocab.txt").write_text("[PAD]\n")
+    toy.tokenizer().save(str(folder / "tokenizer.json"))
     return folder
 
 
@@ -239,7 +239,7 @@ def test_a_directory_of_before_the_splits_were_written_still_loads(directory):
 
 
 def test_the_directory_alone_is_complete_and_nothing_is_left_beside_it(tmp_path, directory, tokenizer):
-    assert {path.name for path in directory.iterdir()} == {"config.json", WEIGHTS, "vocab.txt"}
+    assert {path.name for path in directory.iterdir()} == {"config.json", WEIGHTS, "tokenizer.json"}
     assert set(tmp_path.iterdir()) == {directory, tokenizer}
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     )
     from xtc_jax.formats.packed import PackedModel, load_packed, save_packed
     from xtc_jax.formats.safetensors import read_safetensors
+    from xtc_jax.formats.scratch import clear_unfinished
 
 _MODULES = {
     "account": ("WEIGHTS", "file_account"),
@@ -36,11 +37,13 @@ _MODULES = {
     ),
     "packed": ("PackedModel", "load_packed", "save_packed"),
     "safetensors": ("read_safetensors",),
+    "scratch": ("clear_unfinished",),
 }
 __all__ = [
     "WEIGHTS",
     "PackedModel",
     "check_params",
+    "clear_unfinished",
     "convert",
     "copy_tokenizer",
     "file_account",

@@ -1,6 +1,5 @@
 """``xtc convert``: between Hugging Face directories and this package's."""
 
-import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +7,7 @@ from xtc_jax.bert import BertConfig
 from xtc_jax.errors import UserError
 from xtc_jax.formats.flax import is_flax, load_flax, save_flax
 from xtc_jax.formats.huggingface import copy_tokenizer, load_huggingface, resolve_model, save_huggingface
+from xtc_jax.formats.scratch import scratch_for
 from xtc_jax.params import Params, named_leaves
 
 
@@ -40,11 +40,7 @@ def convert(source: str, target: Path, form: Literal["huggingface", "flax"]) -> 
     if form == "flax":
         save_flax(target, config, params, directory)
     else:
-        scratch = target.with_name(target.name + ".tmp")
-        shutil.rmtree(scratch, ignore_errors=True)
-        save_huggingface(scratch, config, params)
-        copy_tokenizer(directory, scratch)
-        if target.exists():
-            target.rmdir()
-        scratch.rename(target)
+        with scratch_for(target) as scratch:
+            save_huggingface(scratch, config, params)
+            copy_tokenizer(directory, scratch)
     return config, len(named_leaves(params))

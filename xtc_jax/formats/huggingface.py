@@ -16,13 +16,13 @@ import numpy as np
 from safetensors.numpy import save
 
 from xtc_jax.bert import MASKED_LM, BertConfig, config_from_dict, config_to_dict, init, masked_lm_shapes
-from xtc_jax.data import PINNED, pinned_directory
+from xtc_jax.data import PINNED, load_tokenizer, pinned_directory
 from xtc_jax.errors import UserError
 from xtc_jax.formats.safetensors import read_safetensors
 from xtc_jax.params import Params, named_leaves, nest
 from xtc_jax.quantize import INPUT_RANGE, weight_path
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json")
 _POSITION_IDS = "embeddings.position_ids"
 _OWN = ("embeddings.", "encoder.", "pooler.", "classifier.", "cls.predictions.")
 _HEAD = ("pooler/", "classifier/", f"{MASKED_LM}/")
@@ -228,7 +228,16 @@ def save_huggingface(directory: Path, config: BertConfig, params: Params) -> Non
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files from one model directory into another."""
+    """Copy the tokenizer's files from one model directory into another; a directory without a tokenizer gives none.
+
+    Of older checkpoints, whose tokenizer lies in several files, the tokenizer as it was loaded is written as one
+    ``tokenizer.json`` too: whoever reads it tokenizes as training did.
+
+    Raises:
+      UserError: the tokenizer cannot be read.
+    """
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
             shutil.copyfile(source / name, target / name)
+    if not (source / "tokenizer.json").is_file() and (source / "vocab.txt").is_file():
+        load_tokenizer(source).save(str(target / "tokenizer.json"))

@@ -8,7 +8,6 @@ else is needed to run the model.
 """
 
 import json
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from xtc_jax.errors import UserError
 from xtc_jax.formats.account import WEIGHTS
 from xtc_jax.formats.huggingface import copy_tokenizer
 from xtc_jax.formats.safetensors import read_safetensors
+from xtc_jax.formats.scratch import scratch_for
 from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor, code_width, has_illegal_code
 from xtc_jax.params import Params, named_leaves, nest
 from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, weight_path
@@ -74,14 +74,10 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: st
         "test": model.task.test,
         "max_length": model.max_length,
     }
-    scratch = directory.with_name(directory.name + ".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    (scratch / WEIGHTS).write_bytes(save(tensors))
-    (scratch / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
-    copy_tokenizer(tokenizer, scratch)
-    shutil.rmtree(directory, ignore_errors=True)
-    scratch.rename(directory)
+    with scratch_for(directory) as scratch:
+        (scratch / WEIGHTS).write_bytes(save(tensors))
+        (scratch / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
+        copy_tokenizer(tokenizer, scratch)
 
 
 def load_packed(directory: Path) -> PackedModel:

@@ -69,7 +69,7 @@ def load_predictor(directory: Path) -> Predictor:
     """Load a packed model directory onto the first device.
 
     Raises:
-      UserError: see :func:`xtc_jax.formats.load_packed`.
+      UserError: see :func:`xtc_jax.formats.load_packed` and :func:`xtc_jax.data.check_vocabulary`.
     """
     model, device = load_packed(directory), jax.local_devices()[0]
     params = jax.device_put(ready(model.params, device.device_kind), device)

@@ -27,6 +27,7 @@ from xtc_jax.errors import UserError
 from xtc_jax.formats import load_model
 from xtc_jax.params import Params
 from xtc_jax.recipe.recipe import Recipe
+from xtc_jax.train import data_digest
 
 Log = Callable[[str], None]
 
@@ -56,6 +57,7 @@ class Inputs:
       validation: the task's validation splits by name, the selecting one first, with the batch size of evaluation.
       max_length: tokens a text is cut to.
       read_train: makes a training set like ``train`` of another file.
+      digests: a hash of every set's tokens and labels, by the name of its split.
     """
 
     checkpoints: dict[str, Checkpoint]
@@ -64,6 +66,7 @@ class Inputs:
     validation: Mapping[str, Dataset]
     max_length: int
     read_train: Callable[[str], Dataset]
+    digests: Mapping[str, str]
 
     @property
     def eval_batch_size(self) -> int:
@@ -113,7 +116,10 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     splits = splits_of(paths["validation"], task.validation)
     part = "validation" if shared else ""
     validation = {split: dataset(paths["validation"], split, rows, limit, part) for split in splits}
-    return Inputs(checkpoints, task, train, validation, data["max_length"], lambda path: dataset(path, "train", batch_size))
+    # Of one batch size: that of the first stage is none of the data.
+    digests = {name: data_digest(replace(found, batch_size=1)) for name, found in {"train": train, **validation}.items()}
+    longest = data["max_length"]
+    return Inputs(checkpoints, task, train, validation, longest, lambda path: dataset(path, "train", batch_size), digests)
 
 
 def serves_both(data: Mapping[str, Any]) -> bool:
@@ -147,7 +153,7 @@ def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, lo
 
 
 def _one_vocabulary(checkpoints: dict[str, Checkpoint], texts: int) -> Tokenizer:
-    """The tokenizer that all checkpoints share: teacher and student must read the same word pieces."""
+    """The tokenizer that all checkpoints share: teacher and student must read the same word pieces, and have rows for them."""
     (first, *others), tokenizers = checkpoints, {name: load_tokenizer(found.source) for name, found in checkpoints.items()}
     for name, found in checkpoints.items():
         shape = found.config

@@ -7,7 +7,7 @@ import numpy as np
 
 from xtc_jax.compress import float32_bytes, pack, ready
 from xtc_jax.data import Task, compute_all
-from xtc_jax.formats import WEIGHTS, PackedModel, load_flax, load_packed, save_packed
+from xtc_jax.formats import WEIGHTS, PackedModel, clear_unfinished, load_flax, load_packed, save_packed
 from xtc_jax.parallel import make_mesh, on_first, put_replicated, put_sharded
 from xtc_jax.pipeline.inputs import Inputs, Log
 from xtc_jax.pipeline.plan import (
@@ -28,6 +28,7 @@ def pack_stage(plan: StagePlan, first: StagePlan, recipe: Recipe, inputs: Inputs
     begun, rules, storage = time.monotonic(), plan.stage.rules, recipe.config["storage"]
     assert rules is not None
     latent = load_flax(plan.directory / "model")[1]
+    on_first(clear_unfinished, directory)
     packed = PackedModel(plan.config, pack(latent, rules), inputs.task, inputs.max_length)
     on_first(save_packed, directory, packed, inputs.checkpoints[plan.model].source, storage)
     mesh, sets = make_mesh(recipe.config["mesh"]), inputs.validation

@@ -19,6 +19,8 @@ from xtc_jax.recipe.recipe import Recipe, Stage, digest
 from xtc_jax.train import Objective
 
 PACKED = "packed"
+DIGESTS = "data_digest"
+"""Key of a stage's record; older ones lack it."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,29 @@ def make_plans(recipe: Recipe, inputs: Inputs, workdir: Path) -> list[StagePlan]
         stage = plan.stage
         if not stage.augmented:  # otherwise its length is known later
             check_schedule(stage, stage.counts(replace(inputs.train, batch_size=stage.batch_size).batches_per_epoch)[0])
-        _refuse_other_config(plan)
-        if plan in packed_plans(plans):
-            _refuse_other_packed(packed_directory(plan, plans), plan, recipe.config["storage"])
+    refuse_other_work(recipe, inputs, plans)
     try:
         check_batch(inputs.eval_batch_size, mesh)
     except UserError as error:
         raise UserError(f"config.data.eval_{error}") from None
     return plans
+
+
+def refuse_other_work(recipe: Recipe, inputs: Inputs, plans: list[StagePlan]) -> None:
+    """Compare the stages' records in the work directory, where there are any, with these plans.
+
+    Raises:
+      UserError: a stage, or its packed model, was made with another config or other data; names what differs.
+    """
+    for plan in plans:
+        _refuse_other_config(plan, inputs)
+        if plan in packed_plans(plans):
+            _refuse_other_packed(packed_directory(plan, plans), plan, recipe.config["storage"])
+
+
+def stage_record(plan: StagePlan, inputs: Inputs) -> dict[str, Any]:
+    """What a stage's ``config.json`` holds: its fingerprint, and the digests of the data that lay under the paths in it."""
+    return {**plan.fingerprint, DIGESTS: dict(inputs.digests)}
 
 
 def shape_stages(recipe: Recipe, shapes: Mapping[str, BertConfig], mesh: jax.sharding.Mesh, workdir: Path) -> list[StagePlan]:
@@ -202,13 +219,13 @@ def _origins(plan: StagePlan, teacher: StagePlan, named: dict[str, StagePlan]) -
     return parse_layers(f"evenly({len(mine)})", len(theirs))
 
 
-def _refuse_other_config(plan: StagePlan) -> None:
-    """A directory made with another config is refused, with the first key that differs."""
+def _refuse_other_config(plan: StagePlan, inputs: Inputs) -> None:
+    """A directory made with another config, or other data, is refused, with the first key that differs."""
     file = plan.directory / "config.json"
     if not file.exists():
         return
-    then = _flatten(json.loads(file.read_text()))
-    now = _flatten(plan.fingerprint)
+    record = json.loads(file.read_text())
+    then, now = _flatten(record), _flatten(stage_record(plan, inputs) if DIGESTS in record else plan.fingerprint)
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key):
             raise UserError(

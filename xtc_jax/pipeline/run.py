@@ -2,27 +2,32 @@
 
 Every stage owns a directory of the work directory: ``metrics.jsonl``, ``tensorboard/``, the trained ``model/`` and, when it
 is finished, a ``DONE`` record with its result and the config it was made with. A finished stage is not run
-again; one made with another config is refused by name, and nothing is ever overwritten.
+again; one made with another config or other data is refused by name, and nothing is ever overwritten. Process 0 holds an
+exclusive lock on the work directory: of two starts in one, the second is refused.
 
 Of several processes all run every stage, in a work directory that all can read; what is written is written by process 0.
 """
 
 import functools
+from contextlib import ExitStack
 from pathlib import Path
 
 from xtc_jax.errors import UserError
 from xtc_jax.parallel import agree, is_first, on_first
+from xtc_jax.paths import refuse_pattern
 from xtc_jax.pipeline.augmentation import AUGMENTED, augmented_data
-from xtc_jax.pipeline.inputs import Log, load_inputs
+from xtc_jax.pipeline.inputs import Inputs, Log, load_inputs
 from xtc_jax.pipeline.pack_stage import pack_stage
 from xtc_jax.pipeline.plan import (
     PACKED,
+    StagePlan,
     make_plans,
     packed_directory,
     packed_plans,
+    refuse_other_work,
 )
 from xtc_jax.pipeline.stage import train_stage
-from xtc_jax.pipeline.workdir import Result, finished, make_directory, write_json
+from xtc_jax.pipeline.workdir import Result, finished, hold, make_directory, write_json
 from xtc_jax.recipe.recipe import Recipe
 from xtc_jax.train import (
     Compiled,
@@ -45,17 +50,26 @@ def run(recipe: Recipe, workdir: Path, log: Log) -> Result:
       UserError: anything wrong with config, model, data or work directory, or processes that differ in it, found before the
         first step.
     """
+    refuse_pattern(workdir)
     agree(recipe.config, "config")
     notes: list[str] = []  # not said before all is checked: a mistake is one line
     inputs = load_inputs(recipe, notes.append)
     plans = make_plans(recipe, inputs, workdir)
-    agree({split: len(dataset) for split, dataset in {"train": inputs.train, **inputs.validation}.items()}, "data set")
+    agree(dict(inputs.digests), "data set")
     log = log if is_first() else lambda _: None
     on_first(make_directory, workdir)
     if not workdir.is_dir():
         raise UserError(f"{workdir}: process 0 has made it and this process does not see it; all must share it")
-    for note in notes:
-        log(note)
+    with ExitStack() as held:
+        on_first(lambda: held.enter_context(hold(workdir, log)))  # of process 0, for all
+        on_first(refuse_other_work, recipe, inputs, plans)  # another start may have worked here since the plans were made
+        for note in notes:
+            log(note)
+        return _run_stages(recipe, inputs, plans, workdir, log)
+
+
+def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, log: Log) -> Result:
+    """Run or read every stage, pack what is to be packed, and write ``results.json``."""
     results: Result = {}
     compiled: Compiled = {}
     augmented = functools.cache(lambda: augmented_data(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for

@@ -10,7 +10,7 @@ from xtc_jax.compress import float32_bytes, reduce_layers
 from xtc_jax.data import Dataset, far_below_chance, rank
 from xtc_jax.devices import known_peaks
 from xtc_jax.errors import UserError
-from xtc_jax.formats import load_flax, read_config, save_flax
+from xtc_jax.formats import clear_unfinished, load_flax, read_config, save_flax
 from xtc_jax.parallel import choose_arithmetic, on_first
 from xtc_jax.params import Params
 from xtc_jax.pipeline.inputs import Inputs, Log
@@ -18,6 +18,7 @@ from xtc_jax.pipeline.plan import (
     StagePlan,
     check_schedule,
     make_objective,
+    stage_record,
 )
 from xtc_jax.pipeline.workdir import Result, make_directory, write_done, write_json
 from xtc_jax.quantize import split
@@ -58,7 +59,7 @@ def train_stage(
         not diverge.
     """
     stage = plan.stage
-    on_first(_begin_stage, plan)
+    on_first(_begin_stage, plan, inputs)
     named = {other.stage.name: other for other in plans}
     teacher_plan = named.get(stage.teacher)
     teacher = load_flax(teacher_plan.directory / "model")[1] if teacher_plan else None
@@ -94,9 +95,10 @@ def train_stage(
     return on_first(_finish_stage, plan, tried, best, log)
 
 
-def _begin_stage(plan: StagePlan) -> None:
+def _begin_stage(plan: StagePlan, inputs: Inputs) -> None:
     make_directory(plan.directory)
-    write_json(plan.directory / "config.json", plan.fingerprint)
+    clear_unfinished(plan.directory / "model")
+    write_json(plan.directory / "config.json", stage_record(plan, inputs))
 
 
 def _upkeep(recipe: Recipe) -> Upkeep:

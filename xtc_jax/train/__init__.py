@@ -1,6 +1,7 @@
 """The sharded train step and what surrounds it."""
 
 from xtc_jax.train.evaluate import evaluate, predict_logits
+from xtc_jax.train.identity import data_digest
 from xtc_jax.train.loop import Compiled, Run, RunResult, Upkeep, clear_checkpoints, train
 from xtc_jax.train.metrics import progress
 from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer, schedule
@@ -17,6 +18,7 @@ __all__ = [
     "TrainState",
     "Upkeep",
     "clear_checkpoints",
+    "data_digest",
     "evaluate",
     "init_state",
     "learning_rates",

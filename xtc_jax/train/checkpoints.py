@@ -27,6 +27,7 @@ from orbax.checkpoint import v1 as ocp
 from xtc_jax.errors import UserError
 from xtc_jax.parallel.processes import lost_process
 from xtc_jax.params import Params
+from xtc_jax.paths import refuse_pattern
 from xtc_jax.train.identity import Identity, first_difference
 from xtc_jax.train.seals import SEAL, damage, seal
 from xtc_jax.train.state import TrainState
@@ -223,8 +224,9 @@ def open_checkpoints(directory: Path, identity: Identity, keep: int, minutes: fl
     """The checkpoints in ``directory``, which is created. Saves are asynchronous; leaving the context waits for them.
 
     Raises:
-      UserError: nothing can be written there; on leaving, the last save has failed.
+      UserError: nothing can be written there, or Orbax would misread the path; on leaving, the last save has failed.
     """
+    refuse_pattern(directory)
     if jax.process_index() == 0:
         try:
             directory.mkdir(parents=True, exist_ok=True)
