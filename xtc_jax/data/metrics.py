@@ -64,7 +64,7 @@ def compute_metrics(task: Task, logits: np.ndarray, labels: np.ndarray) -> dict[
       labels: class ids, or numbers, ``(examples,)``.
 
     Returns:
-      ``{metric: fraction}``, the selecting metric first. All are NaN where a logit is not finite: such a model predicts nothing.
+      ``{metric: fraction}``, the selecting metric first. All are NaN where a logit is not finite: nothing is predicted.
     """
     if not np.isfinite(logits).all():
         return dict.fromkeys(task.metrics, math.nan)

@@ -55,8 +55,8 @@ def train_stage(
       log: receives lines of progress.
 
     Raises:
-      UserError: a schedule longer than the stage, a teacher that is far below chance, or no learning rate at which training does
-        not diverge.
+      UserError: a schedule longer than the stage, a teacher that is far below chance, or training that diverges at every
+        learning rate.
     """
     stage = plan.stage
     on_first(_begin_stage, plan, inputs)
