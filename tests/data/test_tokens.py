@@ -8,6 +8,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from xtc_jax.data import check_vocabulary, load_tokenizer, pinned_directory, tokenize
+from xtc_jax.data.tokens import CHUNK, Ragged
 from xtc_jax.errors import UserError
 
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "bird", "##s", "sing", "at", "dawn", ".")
@@ -33,7 +34,8 @@ def test_one_text_stands_between_cls_and_sep(tokenizer):
     assert lists(tokens.input_ids) == [[CLS, THE, BIRD, S, SING, STOP, SEP], [CLS, BIRD, SEP]]
     assert lists(tokens.token_type_ids) == [[0] * 7, [0] * 3]
     assert tokens.lengths.tolist() == [7, 3]
-    assert {array.dtype for array in tokens.input_ids + tokens.token_type_ids} == {np.dtype(np.int32)}
+    assert {array.dtype for array in tokens.input_ids} == {np.dtype(np.int32)}
+    assert {array.dtype for array in tokens.token_type_ids} == {np.dtype(np.int8)}
 
 
 def test_a_pair_has_two_seps_and_two_segments(tokenizer):
@@ -98,6 +100,50 @@ def test_a_damaged_tokenizer_file_is_refused(tmp_path, content):
     with pytest.raises(UserError, match="the tokenizer cannot be read") as refused:
         load_tokenizer(tmp_path)
     assert str(tmp_path) in str(refused.value)
+
+
+class Counting:
+    """A tokenizer that counts the texts of every call."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.calls = tokenizer, []
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+    def encode_batch(self, texts):
+        self.calls.append(len(texts))
+        return self.tokenizer.encode_batch(texts)
+
+
+@pytest.mark.parametrize("count", [0, 1, CHUNK, CHUNK + 1, 2 * CHUNK + 5])
+def test_texts_are_tokenized_in_chunks_and_come_out_as_if_they_were_not(tokenizer, count):
+    texts = [("the bird", "sing at dawn") if i % 3 else ("the birds", ".") for i in range(count)]
+    counting = Counting(tokenizer)
+    tokens = tokenize(counting, texts, 7)
+    assert max(counting.calls, default=0) <= CHUNK
+    assert sum(counting.calls) == len(tokens.input_ids) == len(tokens.token_type_ids) == len(tokens.lengths) == count
+    whole = tokenizer.encode_batch(texts)
+    assert lists(tokens.input_ids) == [one.ids for one in whole]
+    assert lists(tokens.token_type_ids) == [one.type_ids for one in whole]
+    assert tokens.lengths.tolist() == [len(one.ids) for one in whole]
+
+
+def test_vectors_that_are_stored_end_to_end_are_found_one_by_one():
+    ragged = Ragged(np.array([1, 2, 3, 4, 5]), np.array([0, 2, 2, 5]))
+    assert lists(ragged) == lists(ragged[:]) == [[1, 2], [], [3, 4, 5]]
+    assert ragged[-1].tolist() == [3, 4, 5]
+    assert np.shares_memory(ragged[0], ragged.values)
+    for beyond in (3, -4):
+        with pytest.raises(IndexError):
+            ragged[beyond]
+
+
+def test_a_tokenizer_that_fails_on_a_text_is_the_users_to_mend():
+    without = Tokenizer(models.WordPiece({"[CLS]": 0, "[SEP]": 1, "the": 2}, unk_token="[UNK]"))
+    without.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    with pytest.raises(UserError, match="the model's tokenizer cannot read a text"):
+        tokenize(without, [("an owl",)], 8)
 
 
 def test_a_tokenizer_that_fits_the_tables_of_a_model_passes(tokenizer):
