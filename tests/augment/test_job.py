@@ -18,7 +18,7 @@ from xtc_jax.augment import job as augmentation
 from xtc_jax.augment.job import CHUNK, AugmentSpec, augment
 from xtc_jax.augment.variants import make_sentence
 from xtc_jax.cli.main import main
-from xtc_jax.data import GLUE, find_task, load_examples
+from xtc_jax.data import GLUE, find_task, held_out, load_examples
 from xtc_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,3 +265,16 @@ def test_the_command_refuses_in_one_line(spec, made, capsys):
     assert captured.out == ""
     assert captured.err.startswith(f"xtc: error: {made}: was made from something else (seed: 0 then, 2 now)")
     assert captured.err.count("\n") == 1
+
+
+def test_rows_that_are_held_out_or_have_nothing_in_them_are_not_varied(spec, tmp_path):
+    texts = [f"the lamp was bright and {i} ." for i in range(40)]
+    source = toy.write_table(tmp_path / "mine.csv", {"sentence": [*texts, ""], "label": [1] * 41})
+    one = replace(spec, data=str(source), count=1, missing="drop", part="train")
+    rows = pa.parquet.read_table(run(one, tmp_path / "out.parquet").path).to_pylist()
+    kept = [i for i, text in enumerate(texts) if not held_out((text,))]
+    assert 0 < len(kept) < 40
+    assert sorted({row["origin"] for row in rows}) == kept
+    assert [row["sentence"] for row in rows if row["variant"] == 0] == [texts[i] for i in kept]
+    with pytest.raises(UserError, match=r"mine\.csv: row 41, column 'sentence' is empty"):
+        run(replace(one, missing="refuse"), tmp_path / "other.parquet")
