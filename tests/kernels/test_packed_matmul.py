@@ -208,3 +208,17 @@ def test_a_weight_that_is_not_what_it_says_is_refused(changes, complaint):
     weights = dataclasses.replace(wrong()["weights"], **changes)
     with pytest.raises(ValueError, match=complaint):
         packed_matmul(jnp.ones((4, 300)), weights)
+
+
+def test_codes_of_activations_are_those_of_the_reciprocal_and_beside_a_half_the_next_to_those_of_the_division():
+    """As the docstring has it; student and packed model do the same, which is what the equality of their logits needs."""
+    x = np.random.default_rng(0).normal(size=(4096, 768)).astype(np.float32)
+    scale = np.abs(x).max(axis=-1, keepdims=True) / np.float32(128)
+    codes, found = jax.jit(quantize_tokens)(x)
+    np.testing.assert_array_equal(found, scale)
+    np.testing.assert_array_equal(codes, np.clip(np.round(x * (np.float32(1) / scale)), -128, 127))
+    np.testing.assert_array_equal(codes, jax.jit(lambda x: activation_levels(x, ActivationSpec(8)).codes)(x))
+    quotient = x / scale
+    differ = np.asarray(codes) != np.clip(np.round(quotient), -128, 127)
+    assert differ.sum() == 5
+    np.testing.assert_allclose(np.abs(quotient[differ]) % 1, 0.5, atol=2e-5)

@@ -14,7 +14,7 @@ from xtc_jax.train import make_eval_step
 CONFIG = toy.shape(1)
 PARAMS = toy.params(CONFIG, seed=3)
 RULES = {"deepspeed": named_rules("deepspeed", 1), "paper-50x": named_rules("paper-50x", 2)}
-MESHES = {"data": (4, 1, 1), "fsdp": (1, 4, 1), "tensor": (1, 1, 4), "all": (1, 2, 2)}
+MESHES = {"one": (1, 1, 1), "data": (4, 1, 1), "fsdp": (1, 4, 1), "tensor": (1, 1, 4), "all": (1, 2, 2)}
 
 
 def a_batch(rows=8):
@@ -60,6 +60,11 @@ def test_the_gradient_of_a_gathered_weight_is_constrained_to_the_shard():
         np.testing.assert_array_equal(leaf, 2 * named_leaves(PARAMS)[name])
 
 
+# Of logits near 1. Without a tensor axis both sum in the same order. Along it the student's scales are summed shard by shard,
+# and the packed model, whole on every device, is not split: 6.0e-8 measured, one unit in the last place; times four.
+BOUNDS = {"one": 0.0, "data": 0.0, "fsdp": 0.0, "tensor": 2.4e-7, "all": 2.4e-7}
+
+
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("mesh", MESHES)
 def test_the_packed_model_gives_the_logits_of_the_student_on_every_mesh(mesh, name):
@@ -67,4 +72,4 @@ def test_the_packed_model_gives_the_logits_of_the_student_on_every_mesh(mesh, na
     fake = logits_on(MESHES[mesh], PARAMS, RULES[name], put_sharded)
     stored = logits_on(MESHES[mesh], packed, None, put_replicated)
     print(mesh, name, np.abs(fake - stored).max())
-    np.testing.assert_allclose(fake, stored, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(fake, stored, rtol=0, atol=BOUNDS[mesh])

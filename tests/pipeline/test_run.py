@@ -81,8 +81,8 @@ def test_results_name_every_stage_and_the_packed_model_with_all_their_numbers(do
 
 def test_the_packed_model_answers_as_the_fake_quantized_student_does(done):
     packed = results_of(done / "work")["packed"]
-    assert packed["prediction_agreement"] >= 0.999
-    assert packed["max_logit_difference"] <= 1e-2
+    assert packed["prediction_agreement"] == 1.0
+    assert packed["max_logit_difference"] == 0.0  # four devices along data, each with whole weights
     assert packed["metrics"] == results_of(done / "work")["quantized"]["metrics"]
 
 
