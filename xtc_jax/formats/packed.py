@@ -105,7 +105,7 @@ def _read(directory: Path) -> PackedModel:
         raise UserError(f"{directory}: no config.json in it; a packed model directory is what 'xtc compress' writes") from None
     except ValueError as error:
         raise UserError(f"{file}: not a JSON file ({error})") from None
-    if "quantization" not in raw or "task" not in raw:
+    if not isinstance(raw, dict) or not all(isinstance(raw.get(block), dict) for block in ("quantization", "task")):
         raise UserError(f"{file}: not a packed model (no quantization block); 'xtc compress' writes one")
     config = config_from_dict(raw, str(file))
     quantization, task = raw["quantization"], raw["task"]
@@ -121,11 +121,16 @@ def _read(directory: Path) -> PackedModel:
         splits = {key: tuple(task[key]) for key in ("validation", "test") if key in task}
         text, metrics = tuple(task["text"]), tuple(task["metrics"])
         found = Task(task["name"], text, config.labels, config.regression, metrics, task["label"], **splits)
+    except TypeError as error:
+        raise UserError(f"{file}: its quantization or task block is damaged ({error})") from None
     except KeyError as error:
         raise UserError(f"{file}: key {error} is missing from its quantization or task block") from None
     tensors = read_safetensors(directory / WEIGHTS)
     _check_digest(directory / WEIGHTS, quantization.get("sha256"))
-    params = nest(_assemble(tensors, weights, directory / WEIGHTS, config, layout))
+    try:
+        params = nest(_assemble(tensors, weights, directory / WEIGHTS, config, layout))
+    except (AttributeError, TypeError, ValueError) as error:  # a key of another type than is written
+        raise UserError(f"{file}: its quantization block is damaged ({' '.join(str(error).split())[:200]})") from None
     return PackedModel(config, params, found, max_length)
 
 
@@ -190,6 +195,8 @@ def _assemble(
             leaves[path] = _packed_leaf(f"{file}: tensor {path}", found, raw, shape, layout)
         elif found[0].shape != shape:
             raise UserError(f"{file}: tensor {path} has shape {found[0].shape}, config.json asks for {shape}")
+        elif found[0].dtype.kind != "f" or not np.isfinite(found[0]).all():
+            raise UserError(f"{file}: tensor {path} has values that are no finite floats; the file is damaged")
         else:
             leaves[path] = jnp.asarray(found[0])
     return leaves
