@@ -168,6 +168,7 @@ def await_checkpoint(process, workdir, after) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_of_two_starts_one_works_and_one_says_so_and_after_sigkill_of_the_first_the_next_goes_on(root, tmp_path):
     workdir = tmp_path / "work"
     toy.write_config_file(root / "config.py", root / "model", root / "data")
