@@ -14,7 +14,8 @@ def parameter_shapes(config: BertConfig) -> dict[str, jax.ShapeDtypeStruct]:
         "position": config.max_position_embeddings,
         "token_type": config.type_vocab_size,
     }
-    shapes = {f"embeddings/{name}_embeddings/weight": (rows, hidden) for name, rows in tables.items()}
+    shapes: dict[str, tuple[int, ...]] = {}
+    shapes |= {f"embeddings/{name}_embeddings/weight": (rows, hidden) for name, rows in tables.items()}
     shapes |= _layer_norm("embeddings", hidden)
     for number in range(config.num_hidden_layers):
         layer = f"encoder/layer_{number}"
