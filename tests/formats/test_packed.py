@@ -1,6 +1,7 @@
 """Packed model directories: what is saved is what is read, and what is damaged is refused by name."""
 
 import functools
+import hashlib
 import json
 
 import jax
@@ -101,9 +102,10 @@ def edit(directory, **blocks):
 
 
 def replace_tensors(directory, **tensors):
-    """Replace tensors of the file; None takes one out."""
+    """Replace tensors of the file, and its SHA-256 in the config; None takes one out."""
     kept = {name: value for name, value in {**load_file(directory / WEIGHTS), **tensors}.items() if value is not None}
     save_file(kept, directory / WEIGHTS)
+    edit(directory, quantization={"sha256": hashlib.sha256((directory / WEIGHTS).read_bytes()).hexdigest()})
 
 
 def refusal(directory):
@@ -183,6 +185,20 @@ def test_halves_ranges_and_zero_points_lie_under_their_paths(tmp_path, tokenizer
 
 
 PARTS = (("codes", "uint8"), ("scale", "float32"))
+
+
+def test_a_bit_that_flipped_in_the_codes_is_refused(directory):
+    data = bytearray((directory / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (directory / WEIGHTS).write_bytes(data)
+    assert refusal(directory) == (
+        f"{directory / WEIGHTS}: its SHA-256 is not the one in config.json; the file is damaged, or was changed by hand"
+    )
+
+
+def test_a_directory_without_a_digest_loads_as_it_did(directory):
+    edit(directory, quantization={"sha256": None})
+    assert_same(load_packed(directory).params, make_model().params)
 
 
 def test_the_config_says_only_what_is_not_usual(tmp_path, tokenizer):

@@ -5,6 +5,7 @@ from xtc_jax.bert.head import complete, fit_head, match_labels, permute_head
 from xtc_jax.bert.linear import sums_integers
 from xtc_jax.bert.masked_lm import MASKED_LM, masked_lm_logits, masked_lm_shapes
 from xtc_jax.bert.model import BertOutput, apply, init
+from xtc_jax.bert.shapes import parameter_shapes
 
 __all__ = [
     "MASKED_LM",
@@ -19,6 +20,7 @@ __all__ = [
     "masked_lm_logits",
     "masked_lm_shapes",
     "match_labels",
+    "parameter_shapes",
     "permute_head",
     "sums_integers",
     "with_head",

@@ -5,6 +5,8 @@ from typing import Any
 
 from xtc_jax.errors import UserError
 
+_MOST = 10_000_000
+"""Of every number in a config: rows of the largest vocabularies are a tenth of it."""
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 _PROBLEMS = ("single_label_classification", "regression", "multi_label_classification")
 
@@ -77,6 +79,9 @@ def config_from_dict(raw: dict[str, Any], where: str) -> BertConfig:
     for name in (*required, *sorted(optional)):
         if type(raw.get(name)) is not int or raw[name] <= 0:
             raise UserError(f"{where}: key {name!r} must be a positive integer, found {raw.get(name)!r}")
+        if raw[name] > _MOST:
+            raise UserError(f"{where}: key {name!r} is {raw[name]}, more than the {_MOST} of any BERT; the file is damaged")
+    _check_numbers(known, where)
     labels = _labels(raw, where)
     problem = raw.get("problem_type")
     if problem not in (None, *_PROBLEMS):
@@ -87,6 +92,19 @@ def config_from_dict(raw: dict[str, Any], where: str) -> BertConfig:
         return BertConfig(**known, labels=labels, regression=regression, multi_label=multi_label)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
+
+
+def _check_numbers(known: dict[str, Any], where: str) -> None:
+    """The optional keys of a config have the types of their defaults, and numbers are finite and not negative."""
+    for name, value in known.items():
+        default = getattr(BertConfig(), name)
+        if name == "classifier_dropout" and value is None:
+            continue
+        kinds: tuple[type, ...] = (int, float) if default is None or type(default) is float else (type(default),)
+        if type(value) not in kinds:
+            raise UserError(f"{where}: key {name!r} must be a {kinds[-1].__name__}, found {value!r}")
+        if kinds[-1] in (int, float) and not 0 <= value <= _MOST:
+            raise UserError(f"{where}: key {name!r} must be from 0 to {_MOST}, found {value!r}")
 
 
 def _labels(raw: dict[str, Any], where: str) -> tuple[str, ...]:

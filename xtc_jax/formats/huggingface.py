@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from safetensors.numpy import save
 
-from xtc_jax.bert import MASKED_LM, BertConfig, config_from_dict, config_to_dict, init, masked_lm_shapes
+from xtc_jax.bert import MASKED_LM, BertConfig, config_from_dict, config_to_dict, masked_lm_shapes, parameter_shapes
 from xtc_jax.data import PINNED, load_tokenizer, pinned_directory
 from xtc_jax.errors import UserError
 from xtc_jax.formats.safetensors import read_safetensors
@@ -140,7 +139,7 @@ def check_params(flat: Mapping[str, Any], config: BertConfig, file: Path) -> Non
       UserError: a tensor is missing, unknown, or does not fit; names it and ``file``.
     """
     flat = {path: value for path, value in flat.items() if not path.endswith(INPUT_RANGE)}
-    expected = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0)))) | masked_lm_shapes(config)
+    expected = parameter_shapes(config) | masked_lm_shapes(config)
     for whole in {weight_path(path) for path in flat} - flat.keys() & expected.keys():  # split in halves: both must be there
         expected |= dict.fromkeys((f"{whole}/first", f"{whole}/second"), expected.pop(whole))
     heads = {head for head in _HEAD if any(path.startswith(head) for path in flat)}
@@ -157,6 +156,8 @@ def check_params(flat: Mapping[str, Any], config: BertConfig, file: Path) -> Non
             )
         if value.dtype.kind not in "fV":
             raise UserError(f"{file}: tensor {tensor_name(path)} has dtype {value.dtype}, not a float")
+        if not np.isfinite(np.asarray(value)).all():
+            raise UserError(f"{file}: tensor {tensor_name(path)} has a value that is not finite; the file is damaged")
 
 
 def _some(names: Any, most: int = 4) -> str:

@@ -7,6 +7,7 @@
 else is needed to run the model.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, init
+from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, parameter_shapes
 from xtc_jax.data import Task
 from xtc_jax.errors import UserError
 from xtc_jax.formats.account import WEIGHTS
@@ -25,7 +26,7 @@ from xtc_jax.formats.huggingface import copy_tokenizer
 from xtc_jax.formats.safetensors import read_safetensors
 from xtc_jax.formats.scratch import scratch_for
 from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor, code_width, has_illegal_code
-from xtc_jax.params import Params, named_leaves, nest
+from xtc_jax.params import Params, nest
 from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, weight_path
 
 FORMAT_VERSION = 1
@@ -65,6 +66,8 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: st
             tensors[path] = np.asarray(leaf)
     raw = config_to_dict(model.config, "XtcBertForSequenceClassification")
     raw["quantization"] = {"format_version": FORMAT_VERSION, "layout": layout, "weights": quantized}
+    weights = save(tensors)
+    raw["quantization"]["sha256"] = hashlib.sha256(weights).hexdigest()
     raw["task"] = {
         "name": model.task.name,
         "text": model.task.text,
@@ -75,7 +78,7 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: st
         "max_length": model.max_length,
     }
     with scratch_for(directory) as scratch:
-        (scratch / WEIGHTS).write_bytes(save(tensors))
+        (scratch / WEIGHTS).write_bytes(weights)
         (scratch / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
         copy_tokenizer(tokenizer, scratch)
 
@@ -102,7 +105,7 @@ def _read(directory: Path) -> PackedModel:
         raise UserError(f"{directory}: no config.json in it; a packed model directory is what 'xtc compress' writes") from None
     except ValueError as error:
         raise UserError(f"{file}: not a JSON file ({error})") from None
-    if "quantization" not in raw or "task" not in raw:
+    if not isinstance(raw, dict) or not all(isinstance(raw.get(block), dict) for block in ("quantization", "task")):
         raise UserError(f"{file}: not a packed model (no quantization block); 'xtc compress' writes one")
     config = config_from_dict(raw, str(file))
     quantization, task = raw["quantization"], raw["task"]
@@ -118,10 +121,27 @@ def _read(directory: Path) -> PackedModel:
         splits = {key: tuple(task[key]) for key in ("validation", "test") if key in task}
         text, metrics = tuple(task["text"]), tuple(task["metrics"])
         found = Task(task["name"], text, config.labels, config.regression, metrics, task["label"], **splits)
+    except TypeError as error:
+        raise UserError(f"{file}: its quantization or task block is damaged ({error})") from None
     except KeyError as error:
         raise UserError(f"{file}: key {error} is missing from its quantization or task block") from None
-    params = nest(_assemble(read_safetensors(directory / WEIGHTS), weights, directory / WEIGHTS, config, layout))
+    tensors = read_safetensors(directory / WEIGHTS)
+    _check_digest(directory / WEIGHTS, quantization.get("sha256"))
+    try:
+        params = nest(_assemble(tensors, weights, directory / WEIGHTS, config, layout))
+    except (AttributeError, TypeError, ValueError) as error:  # a key of another type than is written
+        raise UserError(f"{file}: its quantization block is damaged ({' '.join(str(error).split())[:200]})") from None
     return PackedModel(config, params, found, max_length)
+
+
+def _check_digest(file: Path, expected: str | None) -> None:
+    """Compare a file with the SHA-256 in ``config.json``; directories that an older xtc_jax wrote have none."""
+    if expected is None:
+        return
+    with open(file, "rb") as data:
+        found = hashlib.file_digest(data, "sha256").hexdigest()
+    if found != expected:
+        raise UserError(f"{file}: its SHA-256 is not the one in config.json; the file is damaged, or was changed by hand")
 
 
 def _activation_to_dict(spec: object) -> dict[str, Any]:
@@ -150,7 +170,7 @@ def _assemble(
     tensors: dict[str, np.ndarray], quantized: dict[str, Any], file: Path, config: BertConfig, layout: str
 ) -> dict[str, Any]:
     """Leaves by path, every shape and code checked against the config."""
-    shapes = named_leaves(jax.eval_shape(lambda: init(config, jax.random.key(0))))
+    shapes = parameter_shapes(config)
     expected = {path: like.shape for path, like in shapes.items()}
     for path in (*quantized, *(name.removesuffix(".codes") for name in tensors)):
         whole = weight_path(path)
@@ -175,6 +195,8 @@ def _assemble(
             leaves[path] = _packed_leaf(f"{file}: tensor {path}", found, raw, shape, layout)
         elif found[0].shape != shape:
             raise UserError(f"{file}: tensor {path} has shape {found[0].shape}, config.json asks for {shape}")
+        elif found[0].dtype.kind != "f" or not np.isfinite(found[0]).all():
+            raise UserError(f"{file}: tensor {path} has values that are no finite floats; the file is damaged")
         else:
             leaves[path] = jnp.asarray(found[0])
     return leaves
