@@ -8,7 +8,7 @@ import pytest
 
 from xtc_jax.deploy.onnx import onnx_model
 from xtc_jax.deploy.verify import compare, packed_logits, runtime_logits, runtime_session, sample_inputs
-from xtc_jax.kernels import BASE3, PLANES256
+from xtc_jax.kernels import PLANES256
 
 pytestmark = pytest.mark.onnx
 STANDARD = ("", "ai.onnx")
