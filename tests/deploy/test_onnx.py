@@ -1,8 +1,7 @@
-"""ONNX models: every kind of packed model, in ONNX Runtime with its optimizations off and on, and in the reference evaluator."""
+"""ONNX models of every kind of packed model, in ONNX Runtime with optimizations off and on and in the reference evaluator."""
 
 import functools
 
-import numpy as np
 import packed_models
 import pytest
 
