@@ -2,11 +2,22 @@
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 from setuptools import Distribution, setup
 from setuptools.command.build_py import build_py
 
 NATIVE = Path("xtc_jax") / "kernels" / "packed_matmul" / "native"
+
+
+def _native() -> ModuleType:
+    """``build.py``, without the package around it."""
+    spec = importlib.util.spec_from_file_location("native_build", NATIVE / "build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class BuildWithKernel(build_py):
@@ -15,13 +26,9 @@ class BuildWithKernel(build_py):
     def run(self) -> None:
         """Build the package, then the library; a failure of the second is one line and no error."""
         super().run()
-        spec = importlib.util.spec_from_file_location("native_build", NATIVE / "build.py")
-        assert spec and spec.loader
-        native = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(native)
         folder = NATIVE if self.editable_mode else Path(self.build_lib) / NATIVE
         try:
-            self.announce(f"native kernel: {native.build(folder)}", level=2)
+            self.announce(f"native kernel: {_native().build(folder)}", level=2)
         except RuntimeError as error:
             self.warn(f"native kernel: not built, XLA multiplies instead: {str(error).splitlines()[0]}")
 
@@ -31,11 +38,7 @@ class Platform(Distribution):
 
     def has_ext_modules(self) -> bool:
         """Whether the wheel is for one platform: where there is a compiler."""
-        spec = importlib.util.spec_from_file_location("native_build", NATIVE / "build.py")
-        assert spec and spec.loader
-        native = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(native)
-        return native.compiler() is not None
+        return _native().compiler() is not None
 
 
 setup(cmdclass={"build_py": BuildWithKernel}, distclass=Platform)
