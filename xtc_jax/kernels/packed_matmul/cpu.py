@@ -1,0 +1,176 @@
+"""``packed_matmul`` on a CPU: C++ behind XLA's FFI, from the packed bits, without a copy of the weights in int8.
+
+The library quantizes tokens and sums integers; the scales, the bias and the activation are XLA's, the same operations as those
+of ``reference.py``. The sources and the layout are in ``native/``. Inference alone: a call has no derivative, and ``vmap``
+makes one call after the other of it.
+"""
+
+import ctypes
+import functools
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int8, UInt8
+
+from xtc_jax.errors import UserError
+from xtc_jax.kernels.layout import STORED_LAYOUTS, unpack_base3, unpack_codes
+from xtc_jax.kernels.packed_matmul import reference
+from xtc_jax.kernels.packed_matmul.native.build import HERE, LIBRARY
+from xtc_jax.kernels.tensor import PackedTensor
+
+LAYOUT = "groups16.v1"
+"""uint8 ``(groups, ceil(K / 4), 64)``: see ``native/packed.h``."""
+ISAS = ("portable", "avx2", "avx512vnni")
+"""Instruction sets, by their number in the library; each processor that has one has those before it."""
+VARIABLE = "XTC_CPU_ISA"
+_LANES, _LARGEST_K = 16, 2**17
+_TARGETS = {"xtc_native_floats": "xtc_floats", "xtc_native_integers": "xtc_integers"}
+
+
+@functools.cache
+def library(path: Path = HERE / LIBRARY) -> ctypes.CDLL | str:
+    """The library, its calls registered with XLA; or in words why there is none."""
+    if not path.exists():
+        return "the native library is not built (python -m xtc_jax.kernels.packed_matmul.native.build)"
+    try:
+        found = ctypes.CDLL(str(path))
+        built = found.xtc_ffi_major(), found.xtc_ffi_minor()
+    except (OSError, AttributeError) as error:
+        return f"the native library cannot be loaded: {error}"
+    runs = runtime_version()
+    if why := mismatch(built, runs):
+        return why
+    for target, symbol in _TARGETS.items():
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(found, symbol)), platform="cpu")
+    return found
+
+
+def runtime_version() -> tuple[int, int]:
+    """Version of XLA's FFI in the installed jaxlib, as its headers have it; (0, 0) where they cannot be read."""
+    try:
+        text = (Path(jax.ffi.include_dir()) / "xla/ffi/api/c_api.h").read_text()
+    except OSError:
+        return 0, 0
+    found = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", text))
+    return int(found.get("MAJOR", 0)), int(found.get("MINOR", 0))
+
+
+def mismatch(built: tuple[int, int], runs: tuple[int, int]) -> str:
+    """Why a library built against one version of the FFI may not be registered with another, or ''.
+
+    To register one that is too new breaks the CPU backend (jaxlib 0.10.2), so that it must be known before.
+    """
+    if built[0] == runs[0] and built[1] <= runs[1]:
+        return ""
+    return f"the native library is for FFI {built[0]}.{built[1]}, jaxlib has {runs[0]}.{runs[1]}; build it again"
+
+
+def instruction_set() -> str:
+    """The one that runs: the best of this processor, or that of ``XTC_CPU_ISA``.
+
+    Raises:
+      UserError: the variable names none, or one that this processor lacks.
+      NotImplementedError: no library.
+    """
+    found = library()
+    if isinstance(found, str):
+        raise NotImplementedError(found)
+    best, asked = found.xtc_best_isa(), os.environ.get(VARIABLE, "")
+    if asked and asked not in ISAS[: best + 1]:
+        raise UserError(f"{VARIABLE}={asked}: this processor has {', '.join(ISAS[: best + 1])}; use one of them")
+    return asked or ISAS[best]
+
+
+def prepare(weights: PackedTensor, device_kind: str) -> PackedTensor:
+    """``weights`` with its codes laid out for the library: 1 or 2 bits a weight still.
+
+    Raises:
+      NotImplementedError: another device, no library, or a weight that it does not multiply.
+    """
+    if device_kind != "cpu":
+        raise NotImplementedError(f"for a CPU, not {device_kind}")
+    instruction_set()
+    if not weights.is_integer:
+        raise NotImplementedError("zero points, or groups inside a row: no integer product")
+    if weights.bits > 2 or weights.layout not in STORED_LAYOUTS:
+        raise NotImplementedError(f"codes of 1 or 2 bits in a layout of files, not {weights.bits} in {weights.layout}")
+    if weights.shape[1] >= _LARGEST_K:
+        raise NotImplementedError(f"K = {weights.shape[1]}: sums could leave int32")
+    unpack = unpack_codes if weights.layout == STORED_LAYOUTS[0] else lambda codes, _, k: unpack_base3(codes, k)
+    codes = unpack(weights.codes, weights.bits, weights.shape[1])
+    return replace(weights, codes=_pack(codes, weights.bits), layout=LAYOUT, device=device_kind)
+
+
+def codes_shape(shape: tuple[int, int], bits: int) -> tuple[int, int, int]:
+    """Shape of the codes of a weight ``(N, K)``."""
+    return -(-shape[0] // (_LANES * 8 // bits)), -(-shape[1] // 4), 4 * _LANES
+
+
+def _pack(codes: UInt8[Array, "n k"], bits: int) -> UInt8[Array, "groups k4 64"]:
+    """Codes in :data:`LAYOUT`; what is padded has code 0."""
+    (n, k), planes = codes.shape, 8 // bits
+    groups, steps, _ = codes_shape((n, k), bits)
+    grid = jnp.pad(codes, ((0, groups * planes * _LANES - n), (0, 4 * steps - k)))
+    grid = grid.reshape(groups, planes, _LANES, steps, 4) << (bits * jnp.arange(planes, dtype=jnp.uint8))[:, None, None, None]
+    packed = lax.reduce(grid, np.uint8(0), lax.bitwise_or, (1,))
+    return packed.transpose(0, 2, 1, 3).reshape(groups, steps, 4 * _LANES)
+
+
+def matmul(
+    x: Float[Array, "m k"] | Int8[Array, "m k"],
+    weights: PackedTensor,
+    x_scale: Float[Array, "..."] | None = None,
+    bias: Float[Array, " n"] | None = None,
+    *,
+    activation: str = "",
+    dtype: Any = jnp.float32,
+    isa: str = "",
+    threads: int = 0,
+) -> Array:
+    """The three steps of ``reference.py``; ``dtype`` int32 returns the sums as they are.
+
+    Args:
+      x, weights, x_scale, bias, activation, dtype: see :func:`xtc_jax.kernels.packed_matmul`.
+      isa: one of :data:`ISAS`; the best, or that of ``XTC_CPU_ISA``, where there is none. Changes no bit of the result.
+      threads: at most so many work; 0: as many as XLA has. Changes no bit of the result.
+
+    Raises:
+      ValueError: codes that are not those of a weight of this shape.
+      NotImplementedError: no library.
+    """
+    expected = codes_shape(weights.shape, weights.bits)
+    if weights.codes.shape != expected or weights.codes.dtype != jnp.uint8:
+        raise ValueError(
+            f"codes {weights.codes.dtype}{weights.codes.shape} are not those of a weight {weights.shape}: {expected}"
+        )
+    if x_scale is None and weights.shape[1] == 0:
+        x, x_scale = reference.quantize_tokens(x)
+    options = {"bits": weights.bits, "isa": ISAS.index(isa or instruction_set()), "threads": threads}
+    if x_scale is None:
+        sums, x_scale = _floats(x.astype(jnp.float32), weights, options)
+    else:
+        sums = _integers(x, weights, options)
+    return sums if dtype == jnp.int32 else reference.epilogue(sums, x_scale, weights.scale, bias, activation, dtype)
+
+
+def _floats(x: Array, weights: PackedTensor, options: dict[str, int]) -> tuple[Array, Array]:
+    """Sums ``(M, N)`` and scales ``(M, 1)`` of float tokens."""
+    m, n = x.shape[0], weights.shape[0]
+    results = jax.ShapeDtypeStruct((m, n), jnp.int32), jax.ShapeDtypeStruct((m, 1), jnp.float32)
+    call = jax.ffi.ffi_call("xtc_native_floats", results, vmap_method="sequential")
+    sums, scale = call(x, weights.codes, **{name: np.int64(value) for name, value in options.items()})
+    return sums, scale
+
+
+def _integers(x: Array, weights: PackedTensor, options: dict[str, int]) -> Array:
+    """Sums ``(M, N)`` of int8 tokens."""
+    results = jax.ShapeDtypeStruct((x.shape[0], weights.shape[0]), jnp.int32)
+    call = jax.ffi.ffi_call("xtc_native_integers", results, vmap_method="sequential")
+    return call(x, weights.codes, **{name: np.int64(value) for name, value in options.items()})

@@ -1,0 +1,1 @@
+"""C++ sources of the backend ``native_cpu``, and what builds them."""
