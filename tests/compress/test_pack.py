@@ -12,7 +12,6 @@ from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.compress import float32_bytes, pack, ready, size_account, unpack
 from xtc_jax.errors import UserError
 from xtc_jax.kernels import PackedTensor
-from xtc_jax.kernels.packed_matmul import cpu
 from xtc_jax.params import named_leaves
 from xtc_jax.quantize import (
     ActivationSpec,
@@ -313,8 +312,7 @@ def test_weights_whose_integers_cannot_be_summed_first_stay_packed_where_a_model
     rules = with_extra_rules(named_rules("deepspeed", 1), ["query/weight=1,8,a8", "key/weight=4,asymmetric,a8"])
     inner = ready(pack(params, rules))["encoder"]["layer_0"]["attention"]["self"]
     layouts = {name: inner[name]["weight"].layout for name in ("query", "key", "value")}
-    whole = "int8" if isinstance(cpu.library(), str) else cpu.LAYOUT
-    assert layouts == {"query": "planes256.v1", "key": "planes256.v1", "value": whole}
+    assert layouts == {"query": "planes256.v1", "key": "planes256.v1", "value": "int8"}
 
 
 @pytest.mark.parametrize("value", [70000.0, np.inf, np.nan])

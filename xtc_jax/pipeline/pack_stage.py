@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from xtc_jax.compress import float32_bytes, pack, ready
@@ -35,9 +34,7 @@ def pack_stage(plan: StagePlan, first: StagePlan, recipe: Recipe, inputs: Inputs
     mesh, sets = make_mesh(recipe.config["mesh"]), inputs.validation
     step, placed = make_eval_step(plan.config, rules, mesh), put_sharded(latent, mesh)
     fake = np.concatenate([predict_logits(step, placed, dataset, mesh) for dataset in sets.values()])
-    # Not the native kernel, which XLA does not divide among devices, and whose floats may differ in the last bit.
-    backend = "xla" if jax.default_backend() == "cpu" else ""
-    stored = put_replicated(ready(load_packed(directory).params, backend=backend), mesh)
+    stored = put_replicated(ready(load_packed(directory).params), mesh)
     start, step = time.monotonic(), make_eval_step(plan.config, None, mesh)
     by_split = {split: predict_logits(step, stored, dataset, mesh) for split, dataset in sets.items()}
     logits = np.concatenate(list(by_split.values()))

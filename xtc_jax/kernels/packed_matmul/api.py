@@ -101,15 +101,8 @@ def _preference(device_kind: str) -> tuple[tuple[str, ...], str]:
     if device_kind.startswith("NVIDIA"):
         # Not the kernel: until it has run on such a device and its time stands in a table, it must be asked for.
         return ("xla", "reference"), "mosaic_gpu has not been measured on a GPU, and XLA's int8 product is known to work"
-    return _cpu_preference()
-
-
-def _cpu_preference() -> tuple[tuple[str, ...], str]:
-    """The native kernel where its library is built: faster than XLA's int8 product, with an eighth of its memory at 1 bit."""
-    try:
-        return ("native_cpu", "xla", "reference"), f"multiplies the packed bits, with {cpu.instruction_set()} instructions"
-    except NotImplementedError as error:
-        return ("xla", "reference"), f"XLA's int8 product; native_cpu: {error}"
+    # Not native_cpu: until it is measured to be faster on a quiet machine, it must be asked for.
+    return ("xla", "reference"), "beyond M = 8 unpacking costs a CPU more than it saves (docs/kernels.md, section 6)"
 
 
 def prepare(weights: PackedTensor, device_kind: str, backend: str = "") -> PackedTensor:
