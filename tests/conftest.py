@@ -59,6 +59,12 @@ def _no_pinned() -> str:
     return ""
 
 
+def _no_native() -> str:
+    from xtc_jax.kernels.packed_matmul import cpu
+
+    return cpu.library() if isinstance(cpu.library(), str) else ""
+
+
 def _no_minutes() -> str:
     return "takes five minutes or more; XTC_REQUIRE=minutes runs it"
 
@@ -69,6 +75,7 @@ CHECKS = {
     "torch": _no_torch,
     "onnx": _no_onnx,
     "libtpu": _no_libtpu,
+    "native": _no_native,
     "pinned": _no_pinned,
 }
 

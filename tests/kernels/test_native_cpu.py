@@ -29,7 +29,7 @@ CONFIG = BertConfig(
     intermediate_size=128,
     max_position_embeddings=16,
 )
-native = pytest.mark.skipif(isinstance(cpu.library(), str), reason=str(cpu.library()))
+native = pytest.mark.native
 HERE = () if isinstance(cpu.library(), str) else cpu.ISAS[: cpu.library().xtc_best_isa() + 1]
 isas = pytest.mark.parametrize("isa", HERE)
 sums = jax.jit(functools.partial(cpu.matmul, dtype=jnp.int32), static_argnames=("isa", "threads"))

@@ -1,6 +1,6 @@
 """Builds the library of ``native_cpu`` in place: ``python -m xtc_jax.kernels.packed_matmul.native.build``.
 
-``setup.py`` loads this file by its path, so it imports nothing of the package.
+It imports nothing of the package, so that a build script can load it by its path.
 """
 
 import os
