@@ -15,7 +15,7 @@ from xtc_jax.compress import pack
 from xtc_jax.data import GLUE, load_tokenizer
 from xtc_jax.errors import UserError
 from xtc_jax.formats import PackedModel, flax, load_flax, load_model, save_flax, save_huggingface, save_packed
-from xtc_jax.formats.convert import convert
+from xtc_jax.formats.conversion import convert
 from xtc_jax.quantize import named_rules
 
 CONFIG = BertConfig(

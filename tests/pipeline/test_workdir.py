@@ -142,7 +142,10 @@ def test_pairs_are_refused_where_the_model_has_one_segment_alone(root, tmp_path)
     config = few_steps(root)
     config.model = str(tmp_path / "model")
     run(config, tmp_path / "single texts")
-    config.data.text = ("sentence", "sentence")
+    rows = toy.sentences(12, 1)
+    columns = {"one": [text for text, _ in rows], "two": [text for text, _ in rows], "label": [label for _, label in rows]}
+    config.data.update(path=str(toy.write_table(tmp_path / "pairs.csv", columns)), text=("one", "two"))
+    config.data.validation = str(toy.write_table(tmp_path / "others.csv", columns))
     assert refusal(config, tmp_path / "work") == (
         f"model {tmp_path / 'model'}: 2 texts need 2 segments, and its type_vocab_size is 1"
     )

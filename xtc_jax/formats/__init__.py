@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xtc_jax.formats.account import WEIGHTS, file_account
-    from xtc_jax.formats.convert import convert, load_model
+    from xtc_jax.formats.conversion import convert, load_model
     from xtc_jax.formats.flax import load_flax, save_flax
     from xtc_jax.formats.huggingface import (
         check_params,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "account": ("WEIGHTS", "file_account"),
-    "convert": ("convert", "load_model"),
+    "conversion": ("convert", "load_model"),  # a module named as its function would hide it
     "flax": ("load_flax", "save_flax"),
     "huggingface": (
         "check_params",
