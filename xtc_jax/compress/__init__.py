@@ -13,6 +13,14 @@ from xtc_jax.compress.distill import (
 )
 from xtc_jax.compress.layers import NAMED_LAYERS, LayerMap, layer_map, parse_layers, reduce_layers
 from xtc_jax.compress.pack import float32_bytes, pack, ready, size_account, unpack
+from xtc_jax.compress.vocabulary import (
+    choose_pieces,
+    piece_counts,
+    reduce_vocabulary,
+    reduced_tokenizer,
+    required_ids,
+    special_ids,
+)
 
 __all__ = [
     "NAMED_LAYERS",
@@ -20,6 +28,7 @@ __all__ = [
     "LayerMap",
     "Term",
     "attention_loss",
+    "choose_pieces",
     "distillation_terms",
     "float32_bytes",
     "hidden_loss",
@@ -29,9 +38,14 @@ __all__ = [
     "new_projection",
     "pack",
     "parse_layers",
+    "piece_counts",
     "project",
     "ready",
     "reduce_layers",
+    "reduce_vocabulary",
+    "reduced_tokenizer",
+    "required_ids",
     "size_account",
+    "special_ids",
     "unpack",
 ]
