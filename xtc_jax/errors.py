@@ -1,5 +1,7 @@
 """The exceptions a person is meant to read."""
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """Bad input: one line that names the file or key and says what to do about it.
@@ -14,3 +16,14 @@ class Preempted(BaseException):
 
     Like ``KeyboardInterrupt`` it may come anywhere, and no ``except Exception`` catches it.
     """
+
+
+def refuse_pattern(path: Path) -> None:
+    """Refuse a path that Orbax would take for a pattern of file names: it would save without the data, and only warn.
+
+    Raises:
+      UserError: ``path``, made absolute, contains ``*``, ``?`` or ``[``.
+    """
+    found = next((character for character in str(path.absolute()) if character in "*?["), "")
+    if found:
+        raise UserError(f"{path}: nothing can be saved under a path with {found!r}; choose a path without any of * ? [")

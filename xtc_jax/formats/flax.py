@@ -9,12 +9,11 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from xtc_jax.bert import BertConfig, config_to_dict
-from xtc_jax.errors import UserError
+from xtc_jax.errors import UserError, refuse_pattern
 from xtc_jax.formats.huggingface import check_params, copy_tokenizer, read_config
 from xtc_jax.formats.scratch import discard, make_scratch, publish
 from xtc_jax.parallel import on_first
 from xtc_jax.params import Params, named_leaves
-from xtc_jax.paths import refuse_pattern
 
 PARAMS = "params"
 

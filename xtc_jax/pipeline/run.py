@@ -12,9 +12,8 @@ import functools
 from contextlib import ExitStack
 from pathlib import Path
 
-from xtc_jax.errors import UserError
+from xtc_jax.errors import UserError, refuse_pattern
 from xtc_jax.parallel import agree, is_first, on_first
-from xtc_jax.paths import refuse_pattern
 from xtc_jax.pipeline.augmentation import AUGMENTED, augmented_data
 from xtc_jax.pipeline.inputs import Inputs, Log, load_inputs
 from xtc_jax.pipeline.pack_stage import pack_stage

@@ -24,10 +24,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from xtc_jax.errors import UserError
+from xtc_jax.errors import UserError, refuse_pattern
 from xtc_jax.parallel.processes import lost_process
 from xtc_jax.params import Params
-from xtc_jax.paths import refuse_pattern
 from xtc_jax.train.identity import Identity, first_difference
 from xtc_jax.train.seals import SEAL, damage, seal
 from xtc_jax.train.state import TrainState
