@@ -100,8 +100,8 @@ def _product(graph: Graph, name: str, x: str, weight: Any, static: Any, layout: 
     )
     sums = graph.node("MatMulInteger", f"{name}/MatMulInteger", codes, matrix, *zeros)
     wide = graph.node("Cast", f"{name}/Cast", sums, to=FLOAT)
-    # Two multiplications, and never one by the product of the scales: ONNX Runtime makes that into MatMulIntegerToFloat, which
-    # takes the scale of each token for a scalar. See test_the_runtime_still_reads_a_scale_per_token_as_a_scalar.
+    # Two multiplications, and never one by the product of the scales: ONNX Runtime makes that into MatMulIntegerToFloat, whose
+    # scale of the activations is documented as a scalar. See test_the_runtime_keeps_the_integer_products_as_they_are.
     by_token = graph.node("Mul", f"{name}/Mul_token_scale", wide, scale)
     return graph.node("Mul", f"{name}/Mul_weight_scale", by_token, graph.constant(f"{name}/weight.scale", weight.scale))
 

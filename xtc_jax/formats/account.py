@@ -42,6 +42,15 @@ def file_account(directory: Path) -> tuple[list[SizeEntry], int, int]:
     return sorted(entries, key=lambda entry: entry.name.split("/")), length, size
 
 
+def file_layout(directory: Path) -> str:
+    """The layout that the codes of a packed model's file lie in, ``planes256.v1`` or ``base3.v1``.
+
+    Raises:
+      UserError: no packed model.
+    """
+    return str(_read_quantization(directory).get("layout"))
+
+
 def _read_quantization(directory: Path) -> dict[str, Any]:
     file = directory / "config.json"
     if not directory.is_dir():

@@ -68,6 +68,9 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: st
     raw["quantization"] = {"format_version": FORMAT_VERSION, "layout": layout, "weights": quantized}
     weights = save(tensors)
     raw["quantization"]["sha256"] = hashlib.sha256(weights).hexdigest()
+    # transformers skips a quantization method that it does not know and would load random weights; a block without a method it
+    # refuses.
+    raw["quantization_config"] = {"format": "xtc", "load_with": "xtc_jax"}
     raw["task"] = {
         "name": model.task.name,
         "text": model.task.text,
