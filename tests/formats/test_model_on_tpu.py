@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.compress import pack, ready
 from xtc_jax.kernels import PackedTensor
-from xtc_jax.kernels.aot import Compiler
+from xtc_jax.aot.libtpu import Compiler
 from xtc_jax.quantize import named_rules
 
 config, ids = BertConfig(), jax.ShapeDtypeStruct((1, 128), jnp.int32)
