@@ -148,9 +148,9 @@ def test_a_special_token_that_would_leave_is_refused_by_name():
 
 def test_another_model_than_word_pieces_is_refused():
     text = Tokenizer(models.BPE({"a": 0}, [])).to_str()
-    with pytest.raises(UserError, match="its model is BPE"):
+    with pytest.raises(UserError, match="the tokenizer's model is BPE"):
         required_ids(text)
-    with pytest.raises(UserError, match="its model is BPE"):
+    with pytest.raises(UserError, match="the tokenizer's model is BPE"):
         reduced_tokenizer(text, [0])
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
 from xtc_jax.aot.topology import Slice
 from xtc_jax.bert import BertConfig, init
-from xtc_jax.compress import reduce_layers
+from xtc_jax.compress import reduce_layers, reduce_vocabulary
 from xtc_jax.devices import Arithmetic, fastest_arithmetic
 from xtc_jax.errors import UserError
 from xtc_jax.parallel import AXES, batch_sharding, make_mesh, mesh_sizes, replicated, shardings
@@ -119,7 +120,10 @@ def trace_step(recipe: Recipe, shapes: Mapping[str, BertConfig], slice_: Slice, 
     state = _placed(jax.eval_shape(begin, key), mesh)
     teacher = None
     if plan.stage.teacher:
-        teacher = _placed(jax.eval_shape(lambda key: _trained(named[plan.stage.teacher], named, shapes, plans, key), key), mesh)
+        taught_by = named[plan.stage.teacher]
+        teacher = _placed(
+            jax.eval_shape(lambda key: _with_rows(_trained(taught_by, named, shapes, plans, key), plan), key), mesh
+        )
     batch = _batch(plan.stage.batch_size, length, plan.config, mesh)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
     jitted: Any = make_train_step(objective, optimizer, mesh)  # its type says no more than that it is a function
@@ -148,13 +152,18 @@ def _origin(
 ) -> Params:
     """What a stage starts from, by the functions that the pipeline calls."""
     if not plan.stage.init:
-        return reduce_layers(init(shapes[plan.model], key), plan.layers)
+        return reduce_layers(_with_rows(init(shapes[plan.model], key), plan), plan.layers)
     before = named[plan.stage.init]
-    params = _trained(before, named, shapes, plans, key)
+    params = _with_rows(_trained(before, named, shapes, plans, key), plan)
     if plan.stage.split:
         assert before.stage.rules is not None
         params = split(params, before.stage.rules)
     return reduce_layers(params, plan.layers)
+
+
+def _with_rows(params: Params, plan: StagePlan) -> Params:
+    """As many rows of word pieces as the stage has; which ones, its data says."""
+    return reduce_vocabulary(params, np.arange(plan.config.vocab_size)) if plan.reduced else params
 
 
 def _trained(

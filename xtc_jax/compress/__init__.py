@@ -14,11 +14,13 @@ from xtc_jax.compress.distill import (
 from xtc_jax.compress.layers import NAMED_LAYERS, LayerMap, layer_map, parse_layers, reduce_layers
 from xtc_jax.compress.pack import float32_bytes, pack, ready, size_account, unpack
 from xtc_jax.compress.vocabulary import (
+    Vocabulary,
     choose_pieces,
     piece_counts,
     reduce_vocabulary,
     reduced_tokenizer,
     required_ids,
+    rows_between,
     special_ids,
 )
 
@@ -27,6 +29,7 @@ __all__ = [
     "DistillSpec",
     "LayerMap",
     "Term",
+    "Vocabulary",
     "attention_loss",
     "choose_pieces",
     "distillation_terms",
@@ -45,6 +48,7 @@ __all__ = [
     "reduce_vocabulary",
     "reduced_tokenizer",
     "required_ids",
+    "rows_between",
     "size_account",
     "special_ids",
     "unpack",

@@ -8,8 +8,10 @@ piece keeps its row, so a text whose pieces all stay has the same embeddings.
 WordPiece: Schuster and Nakajima 2012, "Japanese and Korean voice search"; Devlin et al. 2018, section 3.
 """
 
+import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -23,6 +25,41 @@ from xtc_jax.params import Params
 _NAMED_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """BERT's special tokens, which a ``tokenizer.json`` need not list as such."""
 _CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A reduced vocabulary.
+
+    Attributes:
+      keep: ids of the original tokenizer, increasing; ``keep[i]`` is piece ``i`` now.
+      tokenizer: the text of the reduced ``tokenizer.json``.
+    """
+
+    keep: tuple[int, ...]
+    tokenizer: str
+
+    @property
+    def digest(self) -> str:
+        """A short hash of the kept ids."""
+        return hashlib.sha256(np.array(self.keep, np.int64).tobytes()).hexdigest()[:16]
+
+    def position(self, old: int) -> int:
+        """The new id of an old one; 0 of one that left."""
+        return self.keep.index(old) if old in self.keep else 0
+
+
+def rows_between(before: Vocabulary | None, after: Vocabulary | None) -> np.ndarray | None:
+    """The rows of a table of ``before`` (None: the original) that are the pieces of ``after``; None where these are the same.
+
+    Raises:
+      UserError: ``after`` has pieces that ``before`` lacks.
+    """
+    if before == after:
+        return None
+    if after is None or (before is not None and not set(after.keep) <= set(before.keep)):
+        raise UserError("vocabulary: it has word pieces that were removed before")
+    return np.array(after.keep if before is None else np.searchsorted(before.keep, after.keep), np.int32)
 
 
 def reduce_vocabulary(params: Params, keep: Sequence[int] | np.ndarray) -> Params:
@@ -161,7 +198,7 @@ def reduced_tokenizer(tokenizer_json: str, keep: Sequence[int] | np.ndarray) -> 
 def _word_pieces(content: Mapping[str, Any]) -> dict[str, Any]:
     model: dict[str, Any] = content["model"]
     if model.get("type", "WordPiece") != "WordPiece":
-        raise UserError(f"tokenizer.json: its model is {model['type']}; only the vocabulary of a WordPiece can be reduced")
+        raise UserError(f"vocabulary: the tokenizer's model is {model['type']}, and only a WordPiece can be reduced")
     return model
 
 

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from xtc_jax.formats.flax import load_flax, save_flax
     from xtc_jax.formats.huggingface import (
         check_params,
-        copy_tokenizer,
         load_huggingface,
         read_config,
         resolve_model,
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from xtc_jax.formats.packed import PackedModel, load_packed, save_packed
     from xtc_jax.formats.safetensors import read_safetensors
     from xtc_jax.formats.scratch import clear_unfinished
+    from xtc_jax.formats.tokenizer import copy_tokenizer, save_tokenizer, tokenizer_bytes
 
 _MODULES = {
     "account": ("WEIGHTS", "file_account"),
@@ -29,7 +29,6 @@ _MODULES = {
     "flax": ("load_flax", "save_flax"),
     "huggingface": (
         "check_params",
-        "copy_tokenizer",
         "load_huggingface",
         "read_config",
         "resolve_model",
@@ -38,6 +37,7 @@ _MODULES = {
     "packed": ("PackedModel", "load_packed", "save_packed"),
     "safetensors": ("read_safetensors",),
     "scratch": ("clear_unfinished",),
+    "tokenizer": ("copy_tokenizer", "save_tokenizer", "tokenizer_bytes"),
 }
 __all__ = [
     "WEIGHTS",
@@ -57,6 +57,8 @@ __all__ = [
     "save_flax",
     "save_huggingface",
     "save_packed",
+    "save_tokenizer",
+    "tokenizer_bytes",
 ]
 
 

@@ -6,8 +6,9 @@ from typing import Literal
 from xtc_jax.bert import BertConfig
 from xtc_jax.errors import UserError
 from xtc_jax.formats.flax import is_flax, load_flax, save_flax
-from xtc_jax.formats.huggingface import copy_tokenizer, load_huggingface, resolve_model, save_huggingface
+from xtc_jax.formats.huggingface import load_huggingface, resolve_model, save_huggingface
 from xtc_jax.formats.scratch import scratch_for
+from xtc_jax.formats.tokenizer import copy_tokenizer
 from xtc_jax.params import Params, named_leaves
 
 

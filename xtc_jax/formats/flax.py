@@ -10,8 +10,9 @@ from orbax.checkpoint import v1 as ocp
 
 from xtc_jax.bert import BertConfig, config_to_dict
 from xtc_jax.errors import UserError, refuse_pattern
-from xtc_jax.formats.huggingface import check_params, copy_tokenizer, read_config
+from xtc_jax.formats.huggingface import check_params, read_config
 from xtc_jax.formats.scratch import discard, make_scratch, publish
+from xtc_jax.formats.tokenizer import copy_tokenizer
 from xtc_jax.parallel import on_first
 from xtc_jax.params import Params, named_leaves
 

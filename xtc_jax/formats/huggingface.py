@@ -6,7 +6,6 @@ keep torch's ``(out, in)`` order and the tensor's dtype, so a round trip is exac
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,12 @@ import numpy as np
 from safetensors.numpy import save
 
 from xtc_jax.bert import MASKED_LM, BertConfig, config_from_dict, config_to_dict, masked_lm_shapes, parameter_shapes
-from xtc_jax.data import PINNED, load_tokenizer, pinned_directory
+from xtc_jax.data import PINNED, pinned_directory
 from xtc_jax.errors import UserError
 from xtc_jax.formats.safetensors import read_safetensors
 from xtc_jax.params import Params, named_leaves, nest
 from xtc_jax.quantize import INPUT_RANGE, weight_path
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json")
 _POSITION_IDS = "embeddings.position_ids"
 _OWN = ("embeddings.", "encoder.", "pooler.", "classifier.", "cls.predictions.")
 _HEAD = ("pooler/", "classifier/", f"{MASKED_LM}/")
@@ -226,19 +224,3 @@ def save_huggingface(directory: Path, config: BertConfig, params: Params) -> Non
     (directory / "model.safetensors").write_bytes(save(flat, metadata={"format": "pt"}))
     raw = config_to_dict(config, architecture)
     (directory / "config.json").write_text(json.dumps(raw, indent=2) + "\n")
-
-
-def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy the tokenizer's files from one model directory into another; a directory without a tokenizer gives none.
-
-    Of older checkpoints, whose tokenizer lies in several files, the tokenizer as it was loaded is written as one
-    ``tokenizer.json`` too: whoever reads it tokenizes as training did.
-
-    Raises:
-      UserError: the tokenizer cannot be read.
-    """
-    for name in TOKENIZER_FILES:
-        if (source / name).is_file():
-            shutil.copyfile(source / name, target / name)
-    if not (source / "tokenizer.json").is_file() and (source / "vocab.txt").is_file():
-        load_tokenizer(source).save(str(target / "tokenizer.json"))

@@ -22,9 +22,9 @@ from xtc_jax.bert import BertConfig, config_from_dict, config_to_dict, parameter
 from xtc_jax.data import Task
 from xtc_jax.errors import UserError
 from xtc_jax.formats.account import WEIGHTS
-from xtc_jax.formats.huggingface import copy_tokenizer
 from xtc_jax.formats.safetensors import read_safetensors
 from xtc_jax.formats.scratch import scratch_for
+from xtc_jax.formats.tokenizer import copy_tokenizer
 from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor, code_width, has_illegal_code
 from xtc_jax.params import Params, nest
 from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, weight_path
@@ -83,7 +83,7 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: st
     with scratch_for(directory) as scratch:
         (scratch / WEIGHTS).write_bytes(weights)
         (scratch / "config.json").write_text(json.dumps(raw, indent=1) + "\n")
-        copy_tokenizer(tokenizer, scratch)
+        copy_tokenizer(tokenizer, scratch, lists=False)
 
 
 def load_packed(directory: Path) -> PackedModel:

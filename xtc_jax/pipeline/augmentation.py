@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from xtc_jax.augment.job import AugmentSpec, augment
-from xtc_jax.data import Dataset
 from xtc_jax.parallel import on_first
 from xtc_jax.pipeline.inputs import Inputs, Log, serves_both
 from xtc_jax.recipe.recipe import Recipe
@@ -11,8 +10,8 @@ from xtc_jax.recipe.recipe import Recipe
 AUGMENTED = "augmented.parquet"
 
 
-def augmented_data(inputs: Inputs, recipe: Recipe, file: Path, log: Log) -> Dataset:
-    """The augmented training data; written to ``file``, or found there."""
+def augmented_file(inputs: Inputs, recipe: Recipe, file: Path, log: Log) -> str:
+    """The path of the augmented training data; written to ``file``, or found there."""
     config, data = recipe.config["augment"], recipe.config["data"]
     spec = AugmentSpec(
         model=config["model"] or recipe.config["model"],
@@ -27,4 +26,4 @@ def augmented_data(inputs: Inputs, recipe: Recipe, file: Path, log: Log) -> Data
         seed=recipe.config["seed"],
         processes=config["processes"],
     )
-    return inputs.read_train(on_first(lambda: str(augment(spec, file, log).path)))
+    return on_first(lambda: str(augment(spec, file, log).path))

@@ -1,5 +1,6 @@
 """Models, task and data of a recipe, loaded and checked once."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 from tokenizers import Tokenizer
 
 from xtc_jax.bert import BertConfig, complete, fit_head, with_head
+from xtc_jax.compress import Vocabulary
 from xtc_jax.data import (
     Dataset,
     Examples,
@@ -47,26 +49,51 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Sets:
+    """The data, tokenized.
+
+    Attributes:
+      train: with the batch size of the first stage.
+      validation: the task's validation splits by name, the selecting one first, with the batch size of evaluation.
+      read_train: makes a training set like ``train`` of another file.
+    """
+
+    train: Dataset
+    validation: Mapping[str, Dataset]
+    read_train: Callable[[str], Dataset]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What all stages share: models, task and data, loaded and checked once.
 
     Attributes:
       checkpoints: by the name the config gives them.
       task: with the class names found in the data.
-      train: tokenized, with the batch size of the first stage.
-      validation: the task's validation splits by name, the selecting one first, with the batch size of evaluation.
+      examples: the texts and labels, by the name of the split: ``train``, then the task's validation splits.
+      tokenizer: the text of the ``tokenizer.json`` that all checkpoints share.
       max_length: tokens a text is cut to.
-      read_train: makes a training set like ``train`` of another file.
+      sets: the data under a vocabulary, or, of None, under all of the tokenizer's. The ids are the vocabulary's own.
       digests: a hash of every set's tokens and labels, by the name of its split.
     """
 
     checkpoints: dict[str, Checkpoint]
     task: Task
-    train: Dataset
-    validation: Mapping[str, Dataset]
+    examples: Mapping[str, Examples]
+    tokenizer: str
     max_length: int
-    read_train: Callable[[str], Dataset]
+    sets: Callable[[Vocabulary | None], Sets]
     digests: Mapping[str, str]
+
+    @property
+    def train(self) -> Dataset:
+        """The training data under the whole vocabulary."""
+        return self.sets(None).train
+
+    @property
+    def validation(self) -> Mapping[str, Dataset]:
+        """The validation data under the whole vocabulary."""
+        return self.sets(None).validation
 
     @property
     def eval_batch_size(self) -> int:
@@ -98,28 +125,40 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     tokenizer = _one_vocabulary(checkpoints, len(task.text))
     pad = checkpoints[config["model"]].config.pad_token_id
 
-    def dataset(path: str, split: str, batch_size: int, limit: int = 0, part: str = "") -> Dataset:
+    def read(path: str, split: str, limit: int = 0, part: str = "") -> Examples:
         examples = _limit(load_examples(path, task, split, data["missing"], part), limit)
-        tokens = tokenize(tokenizer, examples.texts, data["max_length"])
-        buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
-        if buckets[-1] < tokens.lengths.max():
-            raise UserError(
-                f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
-            )
         dropped = f"; {examples.dropped:,} rows dropped, a text or the label is missing" if examples.dropped else ""
         log(f"{split}: {len(examples.labels):,} examples from {examples.where}{dropped}")
-        return Dataset(tokens, examples.labels, batch_size, buckets, pad)
+        return examples
 
-    batch_size = recipe.stages[0].batch_size
-    train = dataset(paths["train"], "train", batch_size, data["limit_train"], "train" if shared else "")
-    limit, rows = data["limit_validation"], data["eval_batch_size"]
+    limit, part = data["limit_validation"], "validation" if shared else ""
     splits = splits_of(paths["validation"], task.validation)
-    part = "validation" if shared else ""
-    validation = {split: dataset(paths["validation"], split, rows, limit, part) for split in splits}
+    examples = {"train": read(paths["train"], "train", data["limit_train"], "train" if shared else "")}
+    examples |= {split: read(paths["validation"], split, limit, part) for split in splits}
+    buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
+
+    @functools.cache
+    def sets(vocabulary: Vocabulary | None) -> Sets:
+        own = Tokenizer.from_str(vocabulary.tokenizer if vocabulary else tokenizer)
+        filling = vocabulary.position(pad) if vocabulary else pad
+
+        def dataset(examples: Examples, batch_size: int) -> Dataset:
+            tokens = tokenize(own, examples.texts, data["max_length"])
+            if buckets[-1] < tokens.lengths.max():
+                raise UserError(
+                    f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
+                )
+            return Dataset(tokens, examples.labels, batch_size, buckets, filling)
+
+        batch_size = recipe.stages[0].batch_size
+        validation = {split: dataset(examples[split], data["eval_batch_size"]) for split in splits}
+        train = dataset(examples["train"], batch_size)
+        return Sets(train, validation, functools.cache(lambda path: dataset(read(path, "train"), batch_size)))
+
+    found = {"train": sets(None).train, **sets(None).validation}
     # Of one batch size: that of the first stage is none of the data.
-    digests = {name: data_digest(replace(found, batch_size=1)) for name, found in {"train": train, **validation}.items()}
-    longest = data["max_length"]
-    return Inputs(checkpoints, task, train, validation, longest, lambda path: dataset(path, "train", batch_size), digests)
+    digests = {name: data_digest(replace(each, batch_size=1)) for name, each in found.items()}
+    return Inputs(checkpoints, task, examples, tokenizer, data["max_length"], sets, digests)
 
 
 def serves_both(data: Mapping[str, Any]) -> bool:
@@ -152,8 +191,8 @@ def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, lo
     return Checkpoint(shape, params, source)
 
 
-def _one_vocabulary(checkpoints: dict[str, Checkpoint], texts: int) -> Tokenizer:
-    """The tokenizer that all checkpoints share: teacher and student must read the same word pieces, and have rows for them."""
+def _one_vocabulary(checkpoints: dict[str, Checkpoint], texts: int) -> str:
+    """The ``tokenizer.json`` of all checkpoints: teacher and student must read the same pieces, and have rows for them."""
     (first, *others), tokenizers = checkpoints, {name: load_tokenizer(found.source) for name, found in checkpoints.items()}
     for name, found in checkpoints.items():
         shape = found.config
@@ -163,7 +202,7 @@ def _one_vocabulary(checkpoints: dict[str, Checkpoint], texts: int) -> Tokenizer
             raise UserError(
                 f"config: models {first} and {name} have different vocabularies; teacher and student must share one"
             )
-    return tokenizers[first]
+    return tokenizers[first].to_str()
 
 
 def _limit(examples: Examples, most: int) -> Examples:

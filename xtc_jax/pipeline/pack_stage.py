@@ -7,7 +7,7 @@ import numpy as np
 
 from xtc_jax.compress import float32_bytes, pack, ready
 from xtc_jax.data import Task, compute_all
-from xtc_jax.formats import WEIGHTS, PackedModel, clear_unfinished, load_flax, load_packed, save_packed
+from xtc_jax.formats import WEIGHTS, PackedModel, clear_unfinished, load_flax, load_packed, save_packed, tokenizer_bytes
 from xtc_jax.parallel import make_mesh, on_first, put_replicated, put_sharded
 from xtc_jax.pipeline.inputs import Inputs, Log
 from xtc_jax.pipeline.plan import (
@@ -30,8 +30,8 @@ def pack_stage(plan: StagePlan, first: StagePlan, recipe: Recipe, inputs: Inputs
     latent = load_flax(plan.directory / "model")[1]
     on_first(clear_unfinished, directory)
     packed = PackedModel(plan.config, pack(latent, rules), inputs.task, inputs.max_length)
-    on_first(save_packed, directory, packed, inputs.checkpoints[plan.model].source, storage)
-    mesh, sets = make_mesh(recipe.config["mesh"]), inputs.validation
+    on_first(save_packed, directory, packed, plan.directory / "model", storage)
+    mesh, sets = make_mesh(recipe.config["mesh"]), inputs.sets(plan.vocabulary).validation
     step, placed = make_eval_step(plan.config, rules, mesh), put_sharded(latent, mesh)
     fake = np.concatenate([predict_logits(step, placed, dataset, mesh) for dataset in sets.values()])
     stored = put_replicated(ready(load_packed(directory).params), mesh)
@@ -51,6 +51,8 @@ def pack_stage(plan: StagePlan, first: StagePlan, recipe: Recipe, inputs: Inputs
         "max_logit_difference": float(np.abs(logits - fake).max()),
         "prediction_agreement": _agreement(logits, fake, inputs.task),
         "layers": plan.config.num_hidden_layers,
+        "word_pieces": plan.config.vocab_size,
+        "tokenizer_bytes": tokenizer_bytes(directory),
         "weight_bits": plan.stage.weight_bits,
         "steps": 0,
         "seconds": round(time.monotonic() - begun, 2),

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 
 from xtc_jax.bert import BertConfig, init
-from xtc_jax.compress import LayerMap, layer_map, parse_layers
+from xtc_jax.compress import LayerMap, Vocabulary, layer_map, parse_layers, rows_between
 from xtc_jax.devices import Arithmetic
 from xtc_jax.errors import UserError
 from xtc_jax.parallel import check_batch, make_mesh
 from xtc_jax.pipeline.inputs import Inputs
+from xtc_jax.pipeline.vocabularies import stage_vocabularies
 from xtc_jax.quantize import assign_rules
 from xtc_jax.recipe.recipe import Recipe, Stage, digest
 from xtc_jax.train import Objective
@@ -21,6 +22,8 @@ from xtc_jax.train import Objective
 PACKED = "packed"
 DIGESTS = "data_digest"
 """Key of a stage's record; older ones lack it."""
+VOCABULARY = "vocabulary_digest"
+"""Key of a stage's record, where its vocabulary is reduced."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class StagePlan:
       layers: which layers it keeps of the model it starts from.
       directory: its own, inside the work directory.
       fingerprint: all that determines its result; a directory with another one is refused.
+      reduced: whether it, or a stage that it goes back to, has a reduced vocabulary.
+      vocabulary: the reduced one, where the data is known; its data and, for it, its teacher have no other pieces.
     """
 
     stage: Stage
@@ -42,6 +47,8 @@ class StagePlan:
     layers: LayerMap
     directory: Path
     fingerprint: dict[str, Any]
+    reduced: bool = False
+    vocabulary: Vocabulary | None = None
 
 
 def make_plans(recipe: Recipe, inputs: Inputs, workdir: Path) -> list[StagePlan]:
@@ -55,11 +62,14 @@ def make_plans(recipe: Recipe, inputs: Inputs, workdir: Path) -> list[StagePlan]
     except UserError as error:
         raise UserError(f"config.{error}") from None
     shapes = {name: checkpoint.config for name, checkpoint in inputs.checkpoints.items()}
-    plans = shape_stages(recipe, shapes, mesh, workdir)
+    plans = shape_stages(recipe, shapes, mesh, workdir, stage_vocabularies(recipe, inputs))
     for plan in plans:
         stage = plan.stage
         if not stage.augmented:  # otherwise its length is known later
-            check_schedule(stage, stage.counts(replace(inputs.train, batch_size=stage.batch_size).batches_per_epoch)[0])
+            check_schedule(
+                stage,
+                stage.counts(replace(inputs.sets(plan.vocabulary).train, batch_size=stage.batch_size).batches_per_epoch)[0],
+            )
     refuse_other_work(recipe, inputs, plans)
     try:
         check_batch(inputs.eval_batch_size, mesh)
@@ -82,10 +92,17 @@ def refuse_other_work(recipe: Recipe, inputs: Inputs, plans: list[StagePlan]) ->
 
 def stage_record(plan: StagePlan, inputs: Inputs) -> dict[str, Any]:
     """What a stage's ``config.json`` holds: its fingerprint, and the digests of the data that lay under the paths in it."""
-    return {**plan.fingerprint, DIGESTS: dict(inputs.digests)}
+    kept = {VOCABULARY: plan.vocabulary.digest} if plan.vocabulary else {}
+    return {**plan.fingerprint, DIGESTS: dict(inputs.digests), **kept}
 
 
-def shape_stages(recipe: Recipe, shapes: Mapping[str, BertConfig], mesh: jax.sharding.Mesh, workdir: Path) -> list[StagePlan]:
+def shape_stages(
+    recipe: Recipe,
+    shapes: Mapping[str, BertConfig],
+    mesh: jax.sharding.Mesh,
+    workdir: Path,
+    vocabularies: Mapping[str, Vocabulary] | None = None,
+) -> list[StagePlan]:
     """What every stage trains, of models of these shapes on this mesh. Neither weights nor data are needed for it.
 
     Args:
@@ -93,6 +110,8 @@ def shape_stages(recipe: Recipe, shapes: Mapping[str, BertConfig], mesh: jax.sha
       shapes: of the checkpoints, by the name the config gives them.
       mesh: that the batches are split over.
       workdir: where the stages' directories would lie; not looked at.
+      vocabularies: the reduced ones, by stage; None if the data is not known: a stage has the number of pieces that its config
+        says, and, where that says a frequency alone, all.
 
     Raises:
       UserError: a stage that does not fit its model, its teacher or the mesh; names it.
@@ -110,14 +129,43 @@ def shape_stages(recipe: Recipe, shapes: Mapping[str, BertConfig], mesh: jax.sha
         if stage.dropout >= 0:
             rate = stage.dropout
             config = replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
+        reduced = stage.reduces_vocabulary or (bool(stage.init) and plans[stage.init].reduced)
+        vocabulary = (vocabularies or {}).get(stage.name)
+        config = _with_vocabulary(config, stage, shapes[model].pad_token_id, vocabulary)
         if stage.rules is not None:
             _check_rules(config, stage)
-        plans[stage.name] = StagePlan(stage, model, config, layers, workdir / stage.name, recipe.fingerprint(stage))
+        fingerprint = recipe.fingerprint(stage)
+        plans[stage.name] = StagePlan(stage, model, config, layers, workdir / stage.name, fingerprint, reduced, vocabulary)
     ordered = list(plans.values())
     for plan in ordered:
         if plan.stage.teacher:
             teacher_map(plan, ordered)
+            _check_teacher_vocabulary(plan, plans[plan.stage.teacher])
     return ordered
+
+
+def _with_vocabulary(config: BertConfig, stage: Stage, pad: int, vocabulary: Vocabulary | None) -> BertConfig:
+    if vocabulary is not None:
+        return replace(config, vocab_size=len(vocabulary.keep), pad_token_id=vocabulary.position(pad))
+    return replace(config, vocab_size=stage.vocabulary) if stage.vocabulary else config
+
+
+def _check_teacher_vocabulary(plan: StagePlan, teacher: StagePlan) -> None:
+    """A teacher reads the student's word pieces, so it must have them all."""
+    try:
+        rows_between(teacher.vocabulary, plan.vocabulary)
+    except UserError:
+        raise UserError(
+            f"config.{plan.stage.name}.teacher={teacher.stage.name!r}: the teacher's vocabulary lacks word pieces of the "
+            "student's; reduce the student's at least as far, or take another teacher"
+        ) from None
+
+
+def teacher_shape(plan: StagePlan, teacher: StagePlan) -> BertConfig:
+    """The shape of a stage's teacher as that stage runs it: with the rows of the student's word pieces."""
+    if not plan.reduced:
+        return teacher.config
+    return replace(teacher.config, vocab_size=plan.config.vocab_size, pad_token_id=plan.config.pad_token_id)
 
 
 def make_objective(plan: StagePlan, plans: list[StagePlan], arithmetic: Arithmetic) -> Objective:
@@ -127,7 +175,7 @@ def make_objective(plan: StagePlan, plans: list[StagePlan], arithmetic: Arithmet
     return Objective(
         plan.config,
         stage.rules,
-        teacher.config if teacher else None,
+        teacher_shape(plan, teacher) if teacher else None,
         teacher_map(plan, plans) if teacher else plan.layers,
         stage.loss,
         teacher.stage.rules if teacher else None,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from xtc_jax.errors import UserError, refuse_pattern
 from xtc_jax.parallel import agree, is_first, on_first
-from xtc_jax.pipeline.augmentation import AUGMENTED, augmented_data
+from xtc_jax.pipeline.augmentation import AUGMENTED, augmented_file
 from xtc_jax.pipeline.inputs import Inputs, Log, load_inputs
 from xtc_jax.pipeline.pack_stage import pack_stage
 from xtc_jax.pipeline.plan import (
@@ -54,7 +54,7 @@ def run(recipe: Recipe, workdir: Path, log: Log) -> Result:
     notes: list[str] = []  # not said before all is checked: a mistake is one line
     inputs = load_inputs(recipe, notes.append)
     plans = make_plans(recipe, inputs, workdir)
-    agree(dict(inputs.digests), "data set")
+    agree({**inputs.digests, **{p.stage.name: p.vocabulary.digest for p in plans if p.vocabulary}}, "data set")
     log = log if is_first() else lambda _: None
     on_first(make_directory, workdir)
     if not workdir.is_dir():
@@ -71,7 +71,7 @@ def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir:
     """Run or read every stage, pack what is to be packed, and write ``results.json``."""
     results: Result = {}
     compiled: Compiled = {}
-    augmented = functools.cache(lambda: augmented_data(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
+    augmented = functools.cache(lambda: augmented_file(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
     for plan in plans:
         done = on_first(finished, plan.directory)
         results[plan.stage.result] = done or train_stage(plan, plans, recipe, inputs, augmented, compiled, log)

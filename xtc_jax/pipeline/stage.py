@@ -3,14 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 
-from xtc_jax.compress import float32_bytes, reduce_layers
-from xtc_jax.data import Dataset, far_below_chance, rank
+from xtc_jax.compress import Vocabulary, float32_bytes, reduce_layers, reduce_vocabulary, rows_between
+from xtc_jax.data import far_below_chance, rank
 from xtc_jax.devices import known_peaks
 from xtc_jax.errors import UserError
-from xtc_jax.formats import clear_unfinished, load_flax, read_config, save_flax
+from xtc_jax.formats import clear_unfinished, load_flax, read_config, save_flax, save_tokenizer
 from xtc_jax.parallel import choose_arithmetic, on_first
 from xtc_jax.params import Params
 from xtc_jax.pipeline.inputs import Inputs, Log
@@ -39,7 +40,7 @@ def train_stage(
     plans: list[StagePlan],
     recipe: Recipe,
     inputs: Inputs,
-    augmented: Callable[[], Dataset],
+    augmented: Callable[[], str],
     compiled: Compiled,
     log: Log,
 ) -> Result:
@@ -50,7 +51,7 @@ def train_stage(
       plans: of all stages; the teacher and the stage it starts from are among them.
       recipe: settings that stages share.
       inputs: checkpoints, task and data.
-      augmented: makes the augmented training data, or finds it.
+      augmented: makes the file of augmented training data, or finds it.
       compiled: steps that earlier stages compiled; this stage adds its own.
       log: receives lines of progress.
 
@@ -62,14 +63,16 @@ def train_stage(
     on_first(_begin_stage, plan, inputs)
     named = {other.stage.name: other for other in plans}
     teacher_plan = named.get(stage.teacher)
-    teacher = load_flax(teacher_plan.directory / "model")[1] if teacher_plan else None
+    teacher = _teacher(plan, teacher_plan) if teacher_plan else None
+    sets = inputs.sets(plan.vocabulary)
     objective = make_objective(plan, plans, choose_arithmetic(recipe.config["arithmetic"]))
     origin = reduce_layers(_origin(plan, named, inputs), plan.layers)
-    train_set = replace(augmented() if stage.augmented else inputs.train, batch_size=stage.batch_size)
+    train_set = replace(sets.read_train(augmented()) if stage.augmented else sets.train, batch_size=stage.batch_size)
     steps, warmup = stage.counts(train_set.batches_per_epoch)
     check_schedule(stage, steps)
     bits = stage.weight_bits
-    log(f"{stage.name}: {plan.config.num_hidden_layers} layers, {bits} bits, {steps:,} steps of {stage.batch_size}")
+    pieces = f", {plan.config.vocab_size:,} word pieces" if plan.vocabulary else ""
+    log(f"{stage.name}: {plan.config.num_hidden_layers} layers, {bits} bits{pieces}, {steps:,} steps of {stage.batch_size}")
     tried: dict[float, RunResult] = {}
     several = len(stage.learning_rates) > 1
     for rate in stage.learning_rates:
@@ -78,7 +81,7 @@ def train_stage(
             objective=objective,
             optimizer=OptimizerSpec(rate, steps, warmup, stage.weight_decay, stage.clip),
             train_set=train_set,
-            eval_sets=inputs.validation,
+            eval_sets=sets.validation,
             task=inputs.task,
             directory=plan.directory / f"learning_rate_{rate:g}" if several else plan.directory,
             seed=plan.fingerprint["seed"],
@@ -91,7 +94,7 @@ def train_stage(
     best = _best_rate(plan, {rate: run.metrics[inputs.task.metrics[0]] for rate, run in tried.items()}, log)
     if any(other.stage.teacher == stage.name for other in plans):
         _refuse_bad_teacher(plan, inputs, tried[best].metrics)
-    save_flax(plan.directory / "model", plan.config, tried[best].params, inputs.checkpoints[plan.model].source)
+    save_flax(plan.directory / "model", plan.config, tried[best].params, _tokenizer(plan, inputs))
     return on_first(_finish_stage, plan, tried, best, log)
 
 
@@ -99,6 +102,23 @@ def _begin_stage(plan: StagePlan, inputs: Inputs) -> None:
     make_directory(plan.directory)
     clear_unfinished(plan.directory / "model")
     write_json(plan.directory / "config.json", stage_record(plan, inputs))
+    if plan.vocabulary is not None:
+        save_tokenizer(inputs.checkpoints[plan.model].source, _tokenizer(plan, inputs), plan.vocabulary)
+
+
+def _tokenizer(plan: StagePlan, inputs: Inputs) -> Path:
+    """The directory with the tokenizer that goes with a stage's model."""
+    return plan.directory / "tokenizer" if plan.vocabulary else inputs.checkpoints[plan.model].source
+
+
+def _teacher(plan: StagePlan, teacher: StagePlan) -> Params:
+    """The teacher's params, with the rows of the student's word pieces alone: what both read has no others."""
+    return _with_rows(load_flax(teacher.directory / "model")[1], teacher.vocabulary, plan.vocabulary)
+
+
+def _with_rows(params: Params, before: Vocabulary | None, after: Vocabulary | None) -> Params:
+    rows = rows_between(before, after)
+    return params if rows is None else reduce_vocabulary(params, rows)
 
 
 def _upkeep(recipe: Recipe) -> Upkeep:
@@ -109,11 +129,14 @@ def _upkeep(recipe: Recipe) -> Upkeep:
 
 
 def _origin(plan: StagePlan, named: dict[str, StagePlan], inputs: Inputs) -> Params:
-    """The params that a stage starts from, layers not yet reduced: a checkpoint's or a stage's, split where it says so."""
+    """The params that a stage starts from, layers not yet reduced: a checkpoint's or a stage's, split where it says so.
+
+    They have the rows of the stage's own word pieces alone.
+    """
     if not plan.stage.init:
-        return inputs.checkpoints[plan.model].params
+        return _with_rows(inputs.checkpoints[plan.model].params, None, plan.vocabulary)
     before = named[plan.stage.init]
-    params = load_flax(before.directory / "model")[1]
+    params = _with_rows(load_flax(before.directory / "model")[1], before.vocabulary, plan.vocabulary)
     if not plan.stage.split:
         return params
     assert before.stage.rules is not None
@@ -140,6 +163,7 @@ def _finish_stage(plan: StagePlan, tried: dict[float, RunResult], rate: float, l
     result = {
         "metrics": done.metrics,
         "layers": plan.config.num_hidden_layers,
+        "word_pieces": plan.config.vocab_size,
         "weight_bits": stage.weight_bits,
         "learning_rate": rate,
         "steps": done.steps,

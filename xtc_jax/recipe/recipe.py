@@ -40,6 +40,9 @@ class Stage:
     teacher: str
     layers: str
     match: str
+    vocabulary: int
+    vocabulary_min_count: int
+    vocabulary_corpus: str
     split: bool
     rules: QuantRules | None
     weight_bits: int
@@ -63,6 +66,11 @@ class Stage:
     def trains(self) -> bool:
         """False for a stage of 0 epochs and 0 steps, which takes the model as it is."""
         return self.steps > 0 or self.epochs > 0
+
+    @property
+    def reduces_vocabulary(self) -> bool:
+        """Whether word pieces leave what it starts from."""
+        return self.vocabulary > 0 or self.vocabulary_min_count > 0
 
     def counts(self, batches_per_epoch: int) -> tuple[int, int]:
         """``(steps, warm-up steps)`` on a data set of so many batches; ``(0, 0)`` if the stage only measures."""
@@ -171,13 +179,16 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str
         raise UserError(f"config.{name} has both init and model; it starts from one of them")
     if config.split and not (config.init and earlier[config.init].weight_bits == 2 and config.weight_bits == 1):
         raise UserError(f"config.{name}.split=True needs weight_bits=1 and an init of weight_bits=2: it halves ternary weights")
+    if config.vocabulary_corpus and not (config.vocabulary or config.vocabulary_min_count):
+        raise UserError(f"config.{name}.vocabulary_corpus is set, but neither vocabulary nor vocabulary_min_count reduces it")
     if config.teacher and max(config.loss[key] for key in LOSSES) == 0:
         raise UserError(f"config.{name}.loss: the weights must not be all 0, for the stage has a teacher")
     values = {key: value for key, value in config.items() if key not in _PARSED}
     values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": _rules(name, config)}
     if config.accumulate > 1 and values["rules"] is not None:
         _check_ranges(name, values["rules"])
-    raw = {key: value for key, value in raw.items() if key != "accumulate"}
+    # Without a value the vocabulary's keys are left out: work directories of before they existed can go on.
+    raw = {key: value for key, value in raw.items() if key != "accumulate" and (value or not key.startswith("vocabulary"))}
     return Stage(name=name, raw=raw, **{**values, "result": config.result or name})
 
 

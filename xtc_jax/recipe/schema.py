@@ -30,6 +30,9 @@ def stage_config(**values: Any) -> ConfigDict:
     config.teacher = ""  # stage that teaches; "" trains on the labels
     config.layers = ""  # kept of what it starts from: "1,3,5", every_other, first(n), last(n), evenly(n); "" keeps all
     config.match = ""  # teacher layers its layers are compared with; "" are those they came from, else evenly spread ones
+    config.vocabulary = 0  # word pieces kept of what it starts from, the most frequent of the training data; 0 keeps all
+    config.vocabulary_min_count = 0  # word pieces that occur less often leave
+    config.vocabulary_corpus = ""  # a text file, one text a line, whose pieces are counted too
     config.split = False  # start from two binary halves of every ternary weight (BinaryBERT)
     config.weight_bits = 32  # 1 to 8 quantizes
     config.bit_schedule = ""  # "8@0>4@500>1@1000": bits from which step on; must end at `weight_bits`
