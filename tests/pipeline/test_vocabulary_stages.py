@@ -13,9 +13,9 @@ from ml_collections import ConfigDict
 from tokenizers import Tokenizer, models
 
 from xtc_jax import pipeline
+from xtc_jax.cli.main import main
 from xtc_jax.errors import UserError
-from xtc_jax.formats import load_flax, load_huggingface, load_packed, save_huggingface, tokenizer_bytes
-from xtc_jax.formats.convert import convert
+from xtc_jax.formats import convert, load_flax, load_huggingface, load_packed, save_huggingface, tokenizer_bytes
 from xtc_jax.inference.predictor import load_predictor, text_logits
 from xtc_jax.parallel import make_mesh, put_sharded
 from xtc_jax.pipeline.inputs import load_inputs
@@ -241,3 +241,14 @@ def test_a_stage_without_these_keys_has_the_fingerprint_of_before_they_existed(r
     recipe = make_recipe(make_config(root))
     assert not any(key.startswith("vocabulary") for key in recipe.stages[0].raw)
     assert recipe.stages[1].raw["vocabulary_min_count"] == 1
+
+
+def test_inspect_and_report_count_the_pieces_and_the_bytes_of_the_tokenizer(finished, capsys):
+    work, results, _ = finished
+    size = tokenizer_bytes(work / "packed")
+    pieces = results["packed"]["word_pieces"]
+    assert main(["inspect", str(work / "packed")]) == 0
+    assert f"beside it: a tokenizer of {pieces} word pieces, {size:,} bytes" in capsys.readouterr().out
+    assert main(["inspect", "--json", str(work / "packed")]) == 0
+    assert json.loads(capsys.readouterr().out)["tokenizer_bytes"] == size
+    assert f"Its tokenizer of {pieces} word pieces takes {size:,} bytes more." in (work / "report.md").read_text()

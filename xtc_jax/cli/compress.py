@@ -42,6 +42,9 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     if pipeline.PACKED in results:
         packed = results[pipeline.PACKED]
         print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
+    if frozen.config["baselines"]:
+        for line in report.verdicts(results, report.read_baselines(arguments.workdir)):
+            print(line)
     print(f"report: {arguments.workdir / 'report.md'}")
 
 

@@ -21,11 +21,13 @@ def run(arguments: argparse.Namespace, _: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from xtc_jax.formats import WEIGHTS, file_account
+    from xtc_jax.formats import WEIGHTS, file_account, tokenizer_bytes
 
     entries, header, size = file_account(arguments.model)
+    tokenizer = tokenizer_bytes(arguments.model)
     if arguments.json:
-        print(json.dumps({"tensors": [{**asdict(e), "total": e.total} for e in entries], "header": header, "bytes": size}))
+        tensors = [{**asdict(e), "total": e.total} for e in entries]
+        print(json.dumps({"tensors": tensors, "header": header, "bytes": size, "tokenizer_bytes": tokenizer}))
         return
     table = Table(title=str(arguments.model / WEIGHTS))
     for name in ("parameter", "shape", "bits", "code bytes", "scale bytes", "bytes"):
@@ -38,6 +40,8 @@ def run(arguments: argparse.Namespace, _: list[str]) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     weights = sum(_count(e.shape) for e in entries)
     print(f"{weights:,} weights, {8 * size / weights:.2f} bits each; {4 * weights / size:.1f} times fewer bytes than float32")
+    pieces = next((e.shape[0] for e in entries if e.name.startswith("embeddings/word_embeddings/")), 0)
+    print(f"beside it: a tokenizer of {pieces:,} word pieces, {tokenizer:,} bytes")
 
 
 def _count(shape: tuple[int, ...]) -> int:

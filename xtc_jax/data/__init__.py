@@ -1,5 +1,6 @@
 """Tasks, where their examples come from, and how they become batches."""
 
+from xtc_jax.data.baselines import Baseline, fit_baselines
 from xtc_jax.data.batches import Batch, Dataset, default_buckets, eval_batches, plan_epoch, train_batches
 from xtc_jax.data.metrics import compute_all, compute_metrics, far_below_chance, rank
 from xtc_jax.data.pinned import PINNED, cache_directory, pinned_directory
@@ -23,6 +24,7 @@ __all__ = [
     "GLUE",
     "MISSING",
     "PINNED",
+    "Baseline",
     "Batch",
     "Dataset",
     "Examples",
@@ -39,6 +41,7 @@ __all__ = [
     "evenly_spaced",
     "far_below_chance",
     "find_task",
+    "fit_baselines",
     "held_out",
     "load_examples",
     "load_table",

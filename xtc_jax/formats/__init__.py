@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from xtc_jax.formats.account import WEIGHTS, file_account
+    from xtc_jax.formats.account import WEIGHTS, file_account, tokenizer_bytes
     from xtc_jax.formats.conversion import convert, load_model
     from xtc_jax.formats.flax import load_flax, save_flax
     from xtc_jax.formats.huggingface import (
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from xtc_jax.formats.packed import PackedModel, load_packed, save_packed
     from xtc_jax.formats.safetensors import read_safetensors
     from xtc_jax.formats.scratch import clear_unfinished
-    from xtc_jax.formats.tokenizer import copy_tokenizer, save_tokenizer, tokenizer_bytes
+    from xtc_jax.formats.tokenizer import copy_tokenizer, save_tokenizer
 
 _MODULES = {
-    "account": ("WEIGHTS", "file_account"),
+    "account": ("WEIGHTS", "file_account", "tokenizer_bytes"),
     "conversion": ("convert", "load_model"),  # a module named as its function would hide it
     "flax": ("load_flax", "save_flax"),
     "huggingface": (
@@ -37,7 +37,7 @@ _MODULES = {
     "packed": ("PackedModel", "load_packed", "save_packed"),
     "safetensors": ("read_safetensors",),
     "scratch": ("clear_unfinished",),
-    "tokenizer": ("copy_tokenizer", "save_tokenizer", "tokenizer_bytes"),
+    "tokenizer": ("copy_tokenizer", "save_tokenizer"),
 }
 __all__ = [
     "WEIGHTS",

@@ -9,6 +9,7 @@ from xtc_jax.errors import UserError
 from xtc_jax.params import SizeEntry
 
 WEIGHTS = "model.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json")
 _BASE3_BITS = 8 / 5
 _PARTS = ("codes", "scale", "zero")
 _PLAIN = re.compile(r"(embeddings|encoder/layer_\d+|pooler|classifier)/[\w/]+")
@@ -102,3 +103,8 @@ def _quantized(header: Header, path: str, raw: dict[str, Any], layout: str) -> S
 def _plain(name: str, entry: dict[str, Any]) -> SizeEntry:
     bits = int("".join(filter(str.isdigit, entry["dtype"])))  # F32, F16, BF16
     return SizeEntry(name, tuple(entry["shape"]), bits, _bytes(entry), 0)
+
+
+def tokenizer_bytes(directory: Path) -> int:
+    """Bytes of the tokenizer's files in a model directory."""
+    return sum((directory / name).stat().st_size for name in TOKENIZER_FILES if (directory / name).is_file())

@@ -1,4 +1,4 @@
-"""The tokenizer's files of a model directory: copied, reduced, measured."""
+"""The tokenizer's files of a model directory: copied, reduced."""
 
 import json
 import shutil
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from xtc_jax.compress import Vocabulary
 from xtc_jax.data import load_tokenizer
+from xtc_jax.formats.account import TOKENIZER_FILES
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "added_tokens.json", "special_tokens_map.json")
 _LISTS = ("vocab.txt", "added_tokens.json")
 """What ``tokenizer.json`` has in it as well."""
 
@@ -43,8 +43,3 @@ def save_tokenizer(source: Path, target: Path, vocabulary: Vocabulary) -> None:
         kept = {int(i): token for i, token in added.items() if int(i) in vocabulary.keep}
         settings["added_tokens_decoder"] = {str(vocabulary.position(i)): token for i, token in kept.items()}
         file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def tokenizer_bytes(directory: Path) -> int:
-    """Bytes of the tokenizer's files in a model directory."""
-    return sum((directory / name).stat().st_size for name in TOKENIZER_FILES if (directory / name).is_file())

@@ -15,6 +15,7 @@ from pathlib import Path
 from xtc_jax.errors import UserError, refuse_pattern
 from xtc_jax.parallel import agree, is_first, on_first
 from xtc_jax.pipeline.augmentation import AUGMENTED, augmented_file
+from xtc_jax.pipeline.baselines import measure_baselines
 from xtc_jax.pipeline.inputs import Inputs, Log, load_inputs
 from xtc_jax.pipeline.pack_stage import pack_stage
 from xtc_jax.pipeline.plan import (
@@ -64,6 +65,8 @@ def run(recipe: Recipe, workdir: Path, log: Log) -> Result:
         on_first(refuse_other_work, recipe, inputs, plans)  # another start may have worked here since the plans were made
         for note in notes:
             log(note)
+        if recipe.config["baselines"]:
+            on_first(measure_baselines, inputs, workdir, log)
         return _run_stages(recipe, inputs, plans, workdir, log)
 
 

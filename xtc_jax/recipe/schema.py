@@ -84,6 +84,7 @@ def base_config(**values: Any) -> ConfigDict:
     config.model = LOCAL_MODEL  # directory, hub id or pinned:NAME
     config.task = "sst2"
     config.stages = ()
+    config.baselines = True  # measure the majority class and a bag of words on the same data, for the report
     config.compute_dtype = "float32"  # or bfloat16: of activations and products; see xtc_jax.bert.apply
     config.arithmetic = "auto"  # or int8, float: what multiplies the integers of quantized Linears, forward, in training
     config.mesh = (-1, 1, 1)  # devices along (data, fsdp, tensor); -1 takes those that are left; see xtc_jax/parallel/mesh.py

@@ -55,6 +55,7 @@ CONFIG_VALUES = MappingProxyType(
         "model": _TEXT,
         "task": _TEXT,
         "stages": _TEXTS,
+        "baselines": _FLAG,
         "compute_dtype": Value("text", words=("float32", "bfloat16")),
         "arithmetic": Value("text", words=("auto", "int8", "float")),
         "mesh": Value("whole", least=-1, many=True),

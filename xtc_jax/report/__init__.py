@@ -1,5 +1,6 @@
 """Results as tables, Markdown and pictures."""
 
+from xtc_jax.report.baselines import read_baselines, verdicts
 from xtc_jax.report.runs import joint_rows, read_results, result_rows, write_report
 from xtc_jax.report.tables import Row, draw, markdown_table, terminal_table
 
@@ -8,8 +9,10 @@ __all__ = [
     "draw",
     "joint_rows",
     "markdown_table",
+    "read_baselines",
     "read_results",
     "result_rows",
     "terminal_table",
+    "verdicts",
     "write_report",
 ]

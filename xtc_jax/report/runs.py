@@ -10,6 +10,7 @@ from typing import Any
 from xtc_jax.errors import UserError
 from xtc_jax.pipeline.plan import PACKED
 from xtc_jax.recipe.recipe import Recipe
+from xtc_jax.report.baselines import baseline_table, read_baselines, verdicts
 from xtc_jax.report.tables import Row, draw, markdown_table
 
 Result = dict[str, Any]
@@ -108,6 +109,9 @@ def write_report(results: Result, recipe: Recipe, workdir: Path) -> None:
     lines = [f"# {title}", "", markdown_table(rows), "![weights and metric of every stage](report.png)", ""]
     for name in packed:
         lines += [_packed_text(results[name]), ""]
+    baselines = read_baselines(workdir) if recipe.config["baselines"] else []
+    if baselines:
+        lines += [baseline_table(baselines), *verdicts(results, baselines), ""]
     lines += ["```json", json.dumps(recipe.config, indent=1), "```", ""]
     (workdir / "report.md").write_text("\n".join(lines))
 
@@ -115,7 +119,14 @@ def write_report(results: Result, recipe: Recipe, workdir: Path) -> None:
 def _packed_text(packed: Result) -> str:
     return (
         f"Packed model: `{packed['path']}`, {packed['bytes']:,} bytes of weights, {packed['ratio']:.2f} times fewer than "
-        f"the teacher's {packed['fp32_bytes']:,} at four bytes each (tokenizer and config on neither side).\n\n"
+        f"the teacher's {packed['fp32_bytes']:,} at four bytes each (tokenizer and config on neither side)."
+        f"{_tokenizer_text(packed)}\n\n"
         f"Against the fake-quantized student: predictions agree on {100 * packed['prediction_agreement']:.2f} % of the "
         f"validation examples, logits differ by at most {packed['max_logit_difference']:.2e}."
     )
+
+
+def _tokenizer_text(packed: Result) -> str:
+    if "tokenizer_bytes" not in packed:  # of a run of before they were counted
+        return ""
+    return f" Its tokenizer of {packed['word_pieces']:,} word pieces takes {packed['tokenizer_bytes']:,} bytes more."
