@@ -61,8 +61,8 @@ def trained_stages(monkeypatch, real=True):
 
 def test_results_name_every_stage_and_the_packed_model_with_all_their_numbers(done):
     results = results_of(done / "work")
-    common = {"metrics", "layers", "weight_bits", "steps", "seconds", "examples_per_second", "bytes"}
-    packed = common | {"path", "fp32_bytes", "ratio", "max_logit_difference", "prediction_agreement"}
+    common = {"metrics", "layers", "weight_bits", "steps", "seconds", "examples_per_second", "bytes", "word_pieces"}
+    packed = common | {"path", "fp32_bytes", "ratio", "tokenizer_bytes", "max_logit_difference", "prediction_agreement"}
     assert {name: set(result) for name, result in results.items()} == {
         "teacher": common | {"learning_rate"},
         "reduced": common | {"learning_rate"},
@@ -103,6 +103,7 @@ def test_the_report_shows_table_picture_and_config(done):
     text = (done / "work" / "report.md").read_text()
     assert [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")] == [
         *("stage", "---", "teacher", "reduced", "quantized", "packed"),
+        *("baseline", "---", "the majority class", "TF-IDF with logistic regression"),
     ]
     assert (done / "work" / "report.png").read_bytes()[:4] == b"\x89PNG"
     assert json.loads(text.split("```json\n")[1].split("```")[0])["quantize"]["rules"] == "paper-50x"
