@@ -123,7 +123,8 @@ def map_of(config, name, root):
     recipe = make_recipe(config)
     inputs = load_inputs(recipe, lambda line: None)
     plans = make_plans(recipe, inputs, root / "nowhere")
-    return teacher_map(next(plan for plan in plans if plan.stage.name == name), plans).teacher_layers
+    plan = next(plan for plan in plans if plan.stage.name == name)
+    return teacher_map(plan, plan.teacher).teacher_layers
 
 
 @pytest.mark.parametrize(

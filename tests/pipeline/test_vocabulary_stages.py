@@ -19,7 +19,7 @@ from xtc_jax.formats import convert, load_flax, load_huggingface, load_packed, s
 from xtc_jax.inference.predictor import load_predictor, text_logits
 from xtc_jax.parallel import make_mesh, put_sharded
 from xtc_jax.pipeline.inputs import load_inputs
-from xtc_jax.pipeline.plan import make_objective, make_plans
+from xtc_jax.pipeline.plan import make_plans
 from xtc_jax.pipeline.stage import _teacher
 from xtc_jax.recipe.recipe import make_recipe
 from xtc_jax.report import write_report
@@ -109,7 +109,7 @@ def test_the_model_has_the_rows_of_its_pieces(finished, root):
     assert len(reduced) == len(teacher)
     for piece, new in reduced.items():
         assert teacher[new].tobytes() == full[PIECES.index(piece)].tobytes(), piece
-    assert make_objective(plans[1], plans, "float").teacher.vocab_size == len(reduced)
+    assert plans[1].objective.teacher.vocab_size == len(reduced)
 
 
 def test_the_packed_directory_has_the_reduced_tokenizer_and_no_second_copy_of_it(finished):

@@ -18,7 +18,7 @@ from xtc_jax.devices import Arithmetic, fastest_arithmetic
 from xtc_jax.errors import UserError
 from xtc_jax.parallel import AXES, batch_sharding, make_mesh, mesh_sizes, replicated, shardings
 from xtc_jax.params import Params
-from xtc_jax.pipeline.plan import StagePlan, make_objective, shape_stages
+from xtc_jax.pipeline.plan import StagePlan, shape_stages
 from xtc_jax.quantize import split
 from xtc_jax.recipe.recipe import Recipe
 from xtc_jax.train import (
@@ -106,24 +106,21 @@ def trace_step(recipe: Recipe, shapes: Mapping[str, BertConfig], slice_: Slice, 
     mesh = slice_mesh(slice_, tuple(recipe.config["mesh"]))
     plans = shape_stages(recipe, shapes, mesh, Path())
     plan = _find(plans, stage)
-    objective = make_objective(plan, plans, _arithmetic(recipe.config["arithmetic"], slice_))
+    objective = replace(plan.objective, arithmetic=_arithmetic(recipe.config["arithmetic"], slice_))
     if objective.rules is not None:
         objective = replace(objective, rules=objective.rules.at(max(objective.rules.changes, default=0)))
     optimizer = make_optimizer(OptimizerSpec(plan.stage.learning_rate, 0, 0, plan.stage.weight_decay, plan.stage.clip))
-    named = {other.stage.name: other for other in plans}
 
     def begin(key: jax.Array) -> TrainState:
-        params = trainable(objective, _origin(plan, named, shapes, plans, key), key)
+        params = trainable(objective, _origin(plan, shapes, key), key)
         return init_state(params, optimizer, key)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = _placed(jax.eval_shape(begin, key), mesh)
     teacher = None
-    if plan.stage.teacher:
-        taught_by = named[plan.stage.teacher]
-        teacher = _placed(
-            jax.eval_shape(lambda key: _with_rows(_trained(taught_by, named, shapes, plans, key), plan), key), mesh
-        )
+    if plan.teacher:
+        taught_by = plan.teacher
+        teacher = _placed(jax.eval_shape(lambda key: _with_rows(_trained(taught_by, shapes, key), plan), key), mesh)
     batch = _batch(plan.stage.batch_size, length, plan.config, mesh)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
     jitted: Any = make_train_step(objective, optimizer, mesh)  # its type says no more than that it is a function
@@ -147,14 +144,12 @@ def _arithmetic(asked: str, slice_: Slice) -> Arithmetic:
     return fastest_arithmetic(platform, slice_.kind, slice_.capability)
 
 
-def _origin(
-    plan: StagePlan, named: Mapping[str, StagePlan], shapes: Mapping[str, BertConfig], plans: list[StagePlan], key: jax.Array
-) -> Params:
+def _origin(plan: StagePlan, shapes: Mapping[str, BertConfig], key: jax.Array) -> Params:
     """What a stage starts from, by the functions that the pipeline calls."""
-    if not plan.stage.init:
+    before = plan.start
+    if before is None:
         return reduce_layers(_with_rows(init(shapes[plan.model], key), plan), plan.layers)
-    before = named[plan.stage.init]
-    params = _with_rows(_trained(before, named, shapes, plans, key), plan)
+    params = _with_rows(_trained(before, shapes, key), plan)
     if plan.stage.split:
         assert before.stage.rules is not None
         params = split(params, before.stage.rules)
@@ -166,12 +161,10 @@ def _with_rows(params: Params, plan: StagePlan) -> Params:
     return reduce_vocabulary(params, np.arange(plan.config.vocab_size)) if plan.reduced else params
 
 
-def _trained(
-    plan: StagePlan, named: Mapping[str, StagePlan], shapes: Mapping[str, BertConfig], plans: list[StagePlan], key: jax.Array
-) -> Params:
+def _trained(plan: StagePlan, shapes: Mapping[str, BertConfig], key: jax.Array) -> Params:
     """What a stage leaves behind."""
-    origin = _origin(plan, named, shapes, plans, key)
-    return student_params(trainable(make_objective(plan, plans, "float"), origin, key))
+    origin = _origin(plan, shapes, key)
+    return student_params(trainable(plan.objective, origin, key))
 
 
 def _placed(tree: Any, mesh: Mesh) -> Any:

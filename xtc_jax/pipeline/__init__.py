@@ -1,7 +1,7 @@
 """A recipe run as resumable stages."""
 
 from xtc_jax.pipeline.inputs import Checkpoint, Inputs, load_inputs
-from xtc_jax.pipeline.plan import PACKED, StagePlan, make_objective, make_plans, packed_plans, shape_stages
+from xtc_jax.pipeline.plan import PACKED, StagePlan, make_plans, shape_stages
 from xtc_jax.pipeline.run import run
 
 __all__ = [
@@ -10,9 +10,7 @@ __all__ = [
     "Inputs",
     "StagePlan",
     "load_inputs",
-    "make_objective",
     "make_plans",
-    "packed_plans",
     "run",
     "shape_stages",
 ]

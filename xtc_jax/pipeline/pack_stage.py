@@ -12,8 +12,8 @@ from xtc_jax.parallel import make_mesh, on_first, put_replicated, put_sharded
 from xtc_jax.pipeline.inputs import Inputs, Log
 from xtc_jax.pipeline.plan import (
     StagePlan,
-    packed_digest,
 )
+from xtc_jax.pipeline.records import packed_digest
 from xtc_jax.pipeline.stage import metrics_text
 from xtc_jax.pipeline.workdir import Result, write_done
 from xtc_jax.recipe.recipe import Recipe

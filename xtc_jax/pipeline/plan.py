@@ -1,6 +1,5 @@
 """What a recipe means for these models and this work directory, checked before anything trains."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,20 +9,15 @@ import jax
 
 from xtc_jax.bert import BertConfig, init
 from xtc_jax.compress import LayerMap, Vocabulary, layer_map, parse_layers, rows_between
-from xtc_jax.devices import Arithmetic
 from xtc_jax.errors import UserError
 from xtc_jax.parallel import check_batch, make_mesh
 from xtc_jax.pipeline.inputs import Inputs
 from xtc_jax.pipeline.vocabularies import stage_vocabularies
 from xtc_jax.quantize import assign_rules
-from xtc_jax.recipe.recipe import Recipe, Stage, digest
+from xtc_jax.recipe.recipe import Recipe, Stage
 from xtc_jax.train import Objective
 
 PACKED = "packed"
-DIGESTS = "data_digest"
-"""Key of a stage's record; older ones lack it."""
-VOCABULARY = "vocabulary_digest"
-"""Key of a stage's record, where its vocabulary is reduced."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +33,10 @@ class StagePlan:
       fingerprint: all that determines its result; a directory with another one is refused.
       reduced: whether it, or a stage that it goes back to, has a reduced vocabulary.
       vocabulary: the reduced one, where the data is known; its data and, for it, its teacher have no other pieces.
+      start: the stage that it starts from; None: the checkpoint ``model``.
+      teacher: the stage that teaches it; None: it trains on the labels.
+      teaches: whether it is a teacher itself.
+      packed: directory of its packed model; None if it is not packed: not quantized, or a later stage starts from it.
     """
 
     stage: Stage
@@ -47,15 +45,39 @@ class StagePlan:
     layers: LayerMap
     directory: Path
     fingerprint: dict[str, Any]
-    reduced: bool = False
-    vocabulary: Vocabulary | None = None
+    reduced: bool
+    vocabulary: Vocabulary | None
+    start: "StagePlan | None"
+    teacher: "StagePlan | None"
+    teaches: bool
+    packed: Path | None
+
+    @property
+    def objective(self) -> Objective:
+        """What it trains, against which teacher; in float arithmetic, which a device may change.
+
+        Raises:
+          UserError: see :func:`teacher_map`.
+        """
+        teacher = self.teacher
+        return Objective(
+            self.config,
+            self.stage.rules,
+            teacher_shape(self, teacher) if teacher else None,
+            teacher_map(self, teacher) if teacher else self.layers,
+            self.stage.loss,
+            teacher.stage.rules if teacher else None,
+            self.fingerprint["compute_dtype"],
+            "float",
+            self.stage.accumulate,
+        )
 
 
 def make_plans(recipe: Recipe, inputs: Inputs, workdir: Path) -> list[StagePlan]:
-    """Check every stage against model and data, and against what ``workdir`` already holds.
+    """Check every stage against model and data.
 
     Raises:
-      UserError: a stage that cannot work, or that ``workdir`` holds made with another config; names it.
+      UserError: a stage that cannot work; names it.
     """
     try:
         mesh = make_mesh(recipe.config["mesh"])
@@ -70,30 +92,11 @@ def make_plans(recipe: Recipe, inputs: Inputs, workdir: Path) -> list[StagePlan]
                 stage,
                 stage.counts(replace(inputs.sets(plan.vocabulary).train, batch_size=stage.batch_size).batches_per_epoch)[0],
             )
-    refuse_other_work(recipe, inputs, plans)
     try:
         check_batch(inputs.eval_batch_size, mesh)
     except UserError as error:
         raise UserError(f"config.data.eval_{error}") from None
     return plans
-
-
-def refuse_other_work(recipe: Recipe, inputs: Inputs, plans: list[StagePlan]) -> None:
-    """Compare the stages' records in the work directory, where there are any, with these plans.
-
-    Raises:
-      UserError: a stage, or its packed model, was made with another config or other data; names what differs.
-    """
-    for plan in plans:
-        _refuse_other_config(plan, inputs)
-        if plan in packed_plans(plans):
-            _refuse_other_packed(packed_directory(plan, plans), plan, recipe.config["storage"])
-
-
-def stage_record(plan: StagePlan, inputs: Inputs) -> dict[str, Any]:
-    """What a stage's ``config.json`` holds: its fingerprint, and the digests of the data that lay under the paths in it."""
-    kept = {VOCABULARY: plan.vocabulary.digest} if plan.vocabulary else {}
-    return {**plan.fingerprint, DIGESTS: dict(inputs.digests), **kept}
 
 
 def shape_stages(
@@ -117,9 +120,11 @@ def shape_stages(
       UserError: a stage that does not fit its model, its teacher or the mesh; names it.
     """
     plans: dict[str, StagePlan] = {}
+    begun, taught_by = ({getattr(stage, key) for stage in recipe.stages} for key in ("init", "teacher"))
     for stage in recipe.stages:
-        model = plans[stage.init].model if stage.init else stage.model or recipe.config["model"]
-        origin = plans[stage.init].config if stage.init else shapes[model]
+        start = plans.get(stage.init)
+        model = start.model if start else stage.model or recipe.config["model"]
+        origin = start.config if start else shapes[model]
         try:
             layers = LayerMap(parse_layers(stage.layers, origin.num_hidden_layers))
             check_batch(stage.batch_size, mesh, stage.accumulate)
@@ -129,19 +134,36 @@ def shape_stages(
         if stage.dropout >= 0:
             rate = stage.dropout
             config = replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
-        reduced = stage.reduces_vocabulary or (bool(stage.init) and plans[stage.init].reduced)
+        reduced = stage.reduces_vocabulary or bool(start and start.reduced)
         vocabulary = (vocabularies or {}).get(stage.name)
         config = _with_vocabulary(config, stage, shapes[model].pad_token_id, vocabulary)
         if stage.rules is not None:
             _check_rules(config, stage)
-        fingerprint = recipe.fingerprint(stage)
-        plans[stage.name] = StagePlan(stage, model, config, layers, workdir / stage.name, fingerprint, reduced, vocabulary)
-    ordered = list(plans.values())
-    for plan in ordered:
-        if plan.stage.teacher:
-            teacher_map(plan, ordered)
-            _check_teacher_vocabulary(plan, plans[plan.stage.teacher])
-    return ordered
+        packed = stage.rules is not None and stage.name not in begun
+        plans[stage.name] = StagePlan(
+            stage,
+            model,
+            config,
+            layers,
+            directory=workdir / stage.name,
+            fingerprint=recipe.fingerprint(stage),
+            reduced=reduced,
+            vocabulary=vocabulary,
+            start=start,
+            teacher=plans.get(stage.teacher),
+            teaches=stage.name in taught_by,
+            packed=workdir / _packed_name(stage, recipe) if packed else None,
+        )
+    for plan in plans.values():
+        if plan.teacher:
+            teacher_map(plan, plan.teacher)
+            _check_teacher_vocabulary(plan, plan.teacher)
+    return list(plans.values())
+
+
+def _packed_name(stage: Stage, recipe: Recipe) -> str:
+    """``packed`` for the last stage, ``packed-NAME`` for others."""
+    return PACKED if stage is recipe.stages[-1] else f"{PACKED}-{stage.name}"
 
 
 def _with_vocabulary(config: BertConfig, stage: Stage, pad: int, vocabulary: Vocabulary | None) -> BertConfig:
@@ -166,34 +188,6 @@ def teacher_shape(plan: StagePlan, teacher: StagePlan) -> BertConfig:
     if not plan.reduced:
         return teacher.config
     return replace(teacher.config, vocab_size=plan.config.vocab_size, pad_token_id=plan.config.pad_token_id)
-
-
-def make_objective(plan: StagePlan, plans: list[StagePlan], arithmetic: Arithmetic) -> Objective:
-    """What a stage trains, against which teacher; ``arithmetic`` is that of its devices."""
-    stage = plan.stage
-    teacher = next((other for other in plans if other.stage.name == stage.teacher), None)
-    return Objective(
-        plan.config,
-        stage.rules,
-        teacher_shape(plan, teacher) if teacher else None,
-        teacher_map(plan, plans) if teacher else plan.layers,
-        stage.loss,
-        teacher.stage.rules if teacher else None,
-        plan.fingerprint["compute_dtype"],
-        arithmetic,
-        stage.accumulate,
-    )
-
-
-def packed_plans(plans: list[StagePlan]) -> list[StagePlan]:
-    """The stages whose models are packed: quantized, and nothing starts from them."""
-    begun = {plan.stage.init for plan in plans}
-    return [plan for plan in plans if plan.stage.rules is not None and plan.stage.name not in begun]
-
-
-def packed_directory(plan: StagePlan, plans: list[StagePlan]) -> Path:
-    """``packed`` for the last stage, ``packed-NAME`` for others."""
-    return plan.directory.parent / (PACKED if plan is plans[-1] else f"{PACKED}-{plan.stage.name}")
 
 
 def _check_rules(config: BertConfig, stage: Stage) -> None:
@@ -221,7 +215,7 @@ def check_schedule(stage: Stage, steps: int) -> None:
         raise UserError(f"config.{stage.name}: its schedule changes at step {last}, but the stage ends after {steps}")
 
 
-def teacher_map(plan: StagePlan, plans: list[StagePlan]) -> LayerMap:
+def teacher_map(plan: StagePlan, teacher: StagePlan) -> LayerMap:
     """The teacher layer that every student layer is compared with.
 
     It is ``match`` if the stage says so; else the layer it was copied from, followed back through the stages in between;
@@ -230,8 +224,7 @@ def teacher_map(plan: StagePlan, plans: list[StagePlan]) -> LayerMap:
     Raises:
       UserError: a list of another length than the student, layers that the teacher lacks, or attention of other heads.
     """
-    named = {other.stage.name: other for other in plans}
-    stage, teacher = plan.stage, named[plan.stage.teacher]
+    stage = plan.stage
     depth, heads = plan.config.num_hidden_layers, teacher.config.num_attention_heads
     compares = stage.loss.attention > 0 or stage.loss.hidden > 0
     if not compares:
@@ -243,7 +236,7 @@ def teacher_map(plan: StagePlan, plans: list[StagePlan]) -> LayerMap:
         )
     try:
         chosen = parse_layers(stage.match, teacher.config.num_hidden_layers) if stage.match else None
-        layers = chosen or _origins(plan, teacher, named)
+        layers = chosen or _origins(plan, teacher)
         if len(layers) != depth:
             raise UserError(f"match={stage.match!r} has {len(layers)} layers and the student {depth}")
         return layer_map(layers, teacher.config.num_hidden_layers)
@@ -251,13 +244,13 @@ def teacher_map(plan: StagePlan, plans: list[StagePlan]) -> LayerMap:
         raise UserError(f"config.{stage.name}.teacher={stage.teacher!r}: {error}") from None
 
 
-def _origins(plan: StagePlan, teacher: StagePlan, named: dict[str, StagePlan]) -> tuple[int, ...]:
+def _origins(plan: StagePlan, teacher: StagePlan) -> tuple[int, ...]:
     """The teacher layers that go back to the same layers of one checkpoint, or, of unrelated models, evenly spread ones."""
 
     def roots(at: StagePlan) -> tuple[int, ...]:
         layers = at.layers.teacher_layers
-        while at.stage.init:
-            at = named[at.stage.init]
+        while at.start:
+            at = at.start
             layers = tuple(at.layers.teacher_layers[layer] for layer in layers)
         return layers
 
@@ -265,39 +258,3 @@ def _origins(plan: StagePlan, teacher: StagePlan, named: dict[str, StagePlan]) -
     if plan.model == teacher.model and set(mine) <= set(theirs):
         return tuple(theirs.index(layer) for layer in mine)
     return parse_layers(f"evenly({len(mine)})", len(theirs))
-
-
-def _refuse_other_config(plan: StagePlan, inputs: Inputs) -> None:
-    """A directory made with another config, or other data, is refused, with the first key that differs."""
-    file = plan.directory / "config.json"
-    if not file.exists():
-        return
-    record = json.loads(file.read_text())
-    then, now = _flatten(record), _flatten(stage_record(plan, inputs) if DIGESTS in record else plan.fingerprint)
-    for key in sorted(then.keys() | now.keys()):
-        if then.get(key) != now.get(key):
-            raise UserError(
-                f"{plan.directory}: stage {plan.stage.name!r} was made with another config ({key}: {then.get(key)!r} then, "
-                f"{now.get(key)!r} now); use another --workdir"
-            )
-
-
-def packed_digest(plan: StagePlan, storage: str) -> str:
-    """The hash of all that determines a stage's packed model."""
-    return digest([plan.fingerprint, storage])
-
-
-def _refuse_other_packed(directory: Path, last: StagePlan, storage: str) -> None:
-    """A packed model of another last stage, or in another layout, is refused."""
-    file = directory / "DONE"
-    if file.exists() and json.loads(file.read_text())["config"] != packed_digest(last, storage):
-        raise UserError(
-            f"{directory}: was packed from another stage than {last.stage.name!r}, or not in layout {storage}; "
-            "use another --workdir"
-        )
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {name: leaf for key, child in value.items() for name, leaf in _flatten(child, f"{prefix}.{key}".lstrip(".")).items()}

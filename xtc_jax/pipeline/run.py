@@ -22,10 +22,8 @@ from xtc_jax.pipeline.plan import (
     PACKED,
     StagePlan,
     make_plans,
-    packed_directory,
-    packed_plans,
-    refuse_other_work,
 )
+from xtc_jax.pipeline.records import refuse_other_work
 from xtc_jax.pipeline.stage import train_stage
 from xtc_jax.pipeline.workdir import Result, finished, hold, make_directory, write_json
 from xtc_jax.recipe.recipe import Recipe
@@ -55,6 +53,7 @@ def run(recipe: Recipe, workdir: Path, log: Log) -> Result:
     notes: list[str] = []  # not said before all is checked: a mistake is one line
     inputs = load_inputs(recipe, notes.append)
     plans = make_plans(recipe, inputs, workdir)
+    refuse_other_work(recipe, inputs, plans)
     agree({**inputs.digests, **{p.stage.name: p.vocabulary.digest for p in plans if p.vocabulary}}, "data set")
     log = log if is_first() else lambda _: None
     on_first(make_directory, workdir)
@@ -77,11 +76,11 @@ def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir:
     augmented = functools.cache(lambda: augmented_file(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
     for plan in plans:
         done = on_first(finished, plan.directory)
-        results[plan.stage.result] = done or train_stage(plan, plans, recipe, inputs, augmented, compiled, log)
-    for plan in packed_plans(plans):
-        directory = packed_directory(plan, plans)
-        key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"
-        done = on_first(finished, directory)
-        results[key] = done or pack_stage(plan, plans[0], recipe, inputs, directory, log)
+        results[plan.stage.result] = done or train_stage(plan, recipe, inputs, augmented, compiled, log)
+    for plan in plans:
+        if plan.packed:
+            key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"
+            done = on_first(finished, plan.packed)
+            results[key] = done or pack_stage(plan, plans[0], recipe, inputs, plan.packed, log)
     on_first(write_json, workdir / "results.json", results)
     return results

@@ -18,9 +18,8 @@ from xtc_jax.pipeline.inputs import Inputs, Log
 from xtc_jax.pipeline.plan import (
     StagePlan,
     check_schedule,
-    make_objective,
-    stage_record,
 )
+from xtc_jax.pipeline.records import stage_record
 from xtc_jax.pipeline.workdir import Result, make_directory, write_done, write_json
 from xtc_jax.quantize import split
 from xtc_jax.recipe.recipe import Recipe, digest
@@ -37,7 +36,6 @@ from xtc_jax.train import (
 
 def train_stage(
     plan: StagePlan,
-    plans: list[StagePlan],
     recipe: Recipe,
     inputs: Inputs,
     augmented: Callable[[], str],
@@ -48,7 +46,6 @@ def train_stage(
 
     Args:
       plan: the stage.
-      plans: of all stages; the teacher and the stage it starts from are among them.
       recipe: settings that stages share.
       inputs: checkpoints, task and data.
       augmented: makes the file of augmented training data, or finds it.
@@ -61,12 +58,10 @@ def train_stage(
     """
     stage = plan.stage
     on_first(_begin_stage, plan, inputs)
-    named = {other.stage.name: other for other in plans}
-    teacher_plan = named.get(stage.teacher)
-    teacher = _teacher(plan, teacher_plan) if teacher_plan else None
+    teacher = _teacher(plan, plan.teacher) if plan.teacher else None
     sets = inputs.sets(plan.vocabulary)
-    objective = make_objective(plan, plans, choose_arithmetic(recipe.config["arithmetic"]))
-    origin = reduce_layers(_origin(plan, named, inputs), plan.layers)
+    objective = replace(plan.objective, arithmetic=choose_arithmetic(recipe.config["arithmetic"]))
+    origin = reduce_layers(_origin(plan, inputs), plan.layers)
     train_set = replace(sets.read_train(augmented()) if stage.augmented else sets.train, batch_size=stage.batch_size)
     steps, warmup = stage.counts(train_set.batches_per_epoch)
     check_schedule(stage, steps)
@@ -92,7 +87,7 @@ def train_stage(
         )
         tried[rate] = train(work, origin, teacher, compiled)
     best = _best_rate(plan, {rate: run.metrics[inputs.task.metrics[0]] for rate, run in tried.items()}, log)
-    if any(other.stage.teacher == stage.name for other in plans):
+    if plan.teaches:
         _refuse_bad_teacher(plan, inputs, tried[best].metrics)
     save_flax(plan.directory / "model", plan.config, tried[best].params, _tokenizer(plan, inputs))
     return on_first(_finish_stage, plan, tried, best, log)
@@ -128,14 +123,14 @@ def _upkeep(recipe: Recipe) -> Upkeep:
     return Upkeep(saves["minutes"], saves["keep"], (window[0], window[1]) if window else None, peak_flops=peak)
 
 
-def _origin(plan: StagePlan, named: dict[str, StagePlan], inputs: Inputs) -> Params:
+def _origin(plan: StagePlan, inputs: Inputs) -> Params:
     """The params that a stage starts from, layers not yet reduced: a checkpoint's or a stage's, split where it says so.
 
     They have the rows of the stage's own word pieces alone.
     """
-    if not plan.stage.init:
+    before = plan.start
+    if before is None:
         return _with_rows(inputs.checkpoints[plan.model].params, None, plan.vocabulary)
-    before = named[plan.stage.init]
     params = _with_rows(load_flax(before.directory / "model")[1], before.vocabulary, plan.vocabulary)
     if not plan.stage.split:
         return params
