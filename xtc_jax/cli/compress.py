@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from xtc_jax.cli.console import progress_lines
+from xtc_jax.cli.console import keep_executables, progress_lines
 
 HELP = "run a recipe: teacher, fewer layers, fewer bits, packed model, report"
 
@@ -31,6 +31,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
 
     cluster = parallel.find_cluster(os.environ, arguments.coordinator, arguments.processes, arguments.process)
     frozen = make_recipe(read_config_file(arguments.config, overrides))
+    keep_executables()
     parallel.join(cluster, arguments.connect_seconds)
     with parallel.stop_on_sigterm():
         results = pipeline.run(frozen, arguments.workdir, progress_lines())
