@@ -176,8 +176,8 @@ def _can_occur(tokenizer_json: str, ids: np.ndarray) -> np.ndarray:
     prefix = json.loads(tokenizer_json)["model"].get("continuing_subword_prefix", "##")
     normalizer, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
 
-    def stays_one(piece: str) -> bool:
-        text = piece.removeprefix(prefix)
+    def stays_one(piece: str | None) -> bool:
+        text = (piece or "").removeprefix(prefix)
         normal = normalizer.normalize_str(text) if normalizer else text
         words = [word for word, _ in splitter.pre_tokenize_str(normal)] if splitter else [normal]
         return words == [text]
