@@ -72,6 +72,16 @@ def test_the_most_frequent_pieces_fill_the_size_and_of_equal_ones_those_of_the_l
     assert chosen == [[], ["cab"], ["abc", "cab"], ["aab", "abc", "##bc", "cab", "##ab", "bac"]]
 
 
+def test_pieces_that_no_text_can_give_are_the_last_to_fill_the_size():
+    pieces = [*SPECIAL, "a-b", "A", "-", *(p for c in "ab-a" for p in dict.fromkeys((c, "##" + c)))]
+    pieces = list(dict.fromkeys([*pieces, "##-", "aba", "##ba"]))
+    text = tokenizer_json(pieces)
+    counts = np.zeros(len(pieces), np.int64)
+    required = required_ids(text)
+    chosen = [pieces[i] for i in choose_pieces(text, counts, len(required) + 2) if i not in required]
+    assert chosen == ["aba", "##ba"], "a-b is two words and a hyphen"
+
+
 def test_a_threshold_removes_rarer_pieces_and_nothing_that_is_required():
     counts = piece_counts(tokenizer_json(), [("cab cab bac abc",)])
     required = required_ids(tokenizer_json())
@@ -236,9 +246,11 @@ def check_a_data_set(source: str, task: Task) -> None:
 
 
 @pytest.mark.pinned
-def test_bert_keeps_1999_pieces_at_least():
+def test_bert_keeps_1999_pieces_at_least_and_fills_up_with_words():
     assert len(required_ids(minilm())) == 1999
     assert len(special_ids(minilm())) == 5
+    kept = reduced_tokenizer(minilm(), choose_pieces(minilm(), np.zeros(1, np.int64), size=6000))
+    assert not any(piece.startswith("[unused") for piece in Tokenizer.from_str(kept).get_vocab())
 
 
 @pytest.mark.pinned

@@ -1,8 +1,10 @@
 """Stages whose vocabulary is reduced: what they train on, what they leave behind, and what goes on from it."""
 
+import itertools
 import json
 import shutil
 import string
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +16,7 @@ from tokenizers import Tokenizer, models
 
 from xtc_jax import pipeline
 from xtc_jax.cli.main import main
-from xtc_jax.errors import UserError
+from xtc_jax.errors import Preempted, UserError
 from xtc_jax.formats import convert, load_flax, load_huggingface, load_packed, save_huggingface, tokenizer_bytes
 from xtc_jax.inference.predictor import load_predictor, text_logits
 from xtc_jax.parallel import make_mesh, put_sharded
@@ -162,6 +164,21 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(root, finished, tmp_path):
     pipeline.run(make_recipe(make_config(root)), tmp_path / "work", lambda line: None)
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "work" / "packed" / name).read_bytes() == (work / "packed" / name).read_bytes()
+
+
+def test_a_stage_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bytes(root, finished, tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    shutil.copytree(finished[0], work)
+    for name in ("reduce", "quantize", "packed"):
+        shutil.rmtree(work / name)
+    asked = itertools.count(1)
+    with monkeypatch.context() as patched:
+        patched.setattr("xtc_jax.train.loop.preemption_notice", lambda: nullcontext(lambda: next(asked) == 2))
+        with pytest.raises(Preempted, match="reduce: stopped by SIGTERM at step 2; checkpoint saved"):
+            pipeline.run(make_recipe(make_config(root)), work, lambda line: None)
+    pipeline.run(make_recipe(make_config(root)), work, lambda line: None)
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (work / "packed" / name).read_bytes() == (finished[0] / "packed" / name).read_bytes()
 
 
 def test_another_vocabulary_in_the_same_work_directory_is_refused(root, finished):

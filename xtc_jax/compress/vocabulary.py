@@ -142,8 +142,8 @@ def choose_pieces(tokenizer_json: str, counts: np.ndarray, size: int = 0, min_co
     Args:
       tokenizer_json: a WordPiece's.
       counts: int64, see :func:`piece_counts`.
-      size: pieces to keep at most, 0 all; of equally frequent ones those of the lower id, which BERT's vocabularies have in
-        the order of frequency, so pieces that the corpus lacks fill what is left.
+      size: pieces to keep at most, 0 all. Pieces that the corpus lacks fill what is left, those of lower ids first, which are
+        the more frequent in BERT's vocabularies; last come those that no text can give, as ``[unused0]``.
       min_count: a piece that occurs less often leaves, unless it is required.
 
     Returns:
@@ -165,9 +165,24 @@ def choose_pieces(tokenizer_json: str, counts: np.ndarray, size: int = 0, min_co
     frequency = np.zeros(known[-1] + 1, np.int64)
     frequency[: len(counts)] = counts
     rest = np.array([i for i in known if i not in required and frequency[i] >= min_count], np.int64)
-    most_frequent = rest[np.argsort(-frequency[rest], kind="stable")]
+    most_frequent = rest[np.lexsort((rest, ~_can_occur(tokenizer_json, rest), -frequency[rest]))]
     room = size - len(required) if size else len(rest)
     return np.sort(np.concatenate([np.array(sorted(required), np.int64), most_frequent[:room]])).astype(np.int32)
+
+
+def _can_occur(tokenizer_json: str, ids: np.ndarray) -> np.ndarray:
+    """Bool per id: whether the piece stays one word under the normalizer and the pre-tokenizer."""
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    prefix = json.loads(tokenizer_json)["model"].get("continuing_subword_prefix", "##")
+    normalizer, splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
+
+    def stays_one(piece: str | None) -> bool:
+        text = (piece or "").removeprefix(prefix)
+        normal = normalizer.normalize_str(text) if normalizer else text
+        words = [word for word, _ in splitter.pre_tokenize_str(normal)] if splitter else [normal]
+        return words == [text]
+
+    return np.array([stays_one(tokenizer.id_to_token(int(i))) for i in ids], bool)
 
 
 def reduced_tokenizer(tokenizer_json: str, keep: Sequence[int] | np.ndarray) -> str:

@@ -51,7 +51,9 @@ def _verdict(name: str, result: Result, baselines: list[Result]) -> str:
         points = 100 * (value - best["metrics"][metric])
         return f"{found}, {points:.2f} points above the best baseline, {_named(best, metric)}."
     named = " and ".join(_named(each, metric) for each in lost)
-    return f"{found} and does not beat {named}: it is not worth its training. Train it longer, or compress it less."
+    return (
+        f"{found} and does not beat {named}: on this data a simpler model does as well. Train it longer, or compress it less."
+    )
 
 
 def _named(baseline: Result, metric: str) -> str:
