@@ -22,6 +22,7 @@ from xtc_jax.inference.predictor import load_predictor, text_logits
 from xtc_jax.parallel import make_mesh, put_sharded
 from xtc_jax.pipeline.inputs import load_inputs
 from xtc_jax.pipeline.plan import make_plans
+from xtc_jax.pipeline.records import refuse_other_work
 from xtc_jax.pipeline.stage import _teacher
 from xtc_jax.recipe.recipe import make_recipe
 from xtc_jax.report import write_report
@@ -181,10 +182,15 @@ def test_a_stage_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_byt
         assert (work / "packed" / name).read_bytes() == (finished[0] / "packed" / name).read_bytes()
 
 
+def compared(config, work):
+    plans, inputs = plans_of(config, work)
+    refuse_other_work(make_recipe(config), inputs, plans)
+
+
 def test_another_vocabulary_in_the_same_work_directory_is_refused(root, finished):
     work, *_ = finished
     with pytest.raises(UserError, match=r"stage 'reduce' was made with another config \(reduce\.vocabulary"):
-        plans_of(make_config(root, vocabulary=REQUIRED + 10), work)
+        compared(make_config(root, vocabulary=REQUIRED + 10), work)
 
 
 def test_a_corpus_that_gives_other_pieces_in_the_same_work_directory_is_refused(root, tmp_path):
@@ -196,7 +202,7 @@ def test_a_corpus_that_gives_other_pieces_in_the_same_work_directory_is_refused(
     assert {"lamps", "quartz"} <= words_of(tmp_path / "work" / "reduce" / "model").keys()
     corpus.write_text("lamps\n")
     with pytest.raises(UserError, match=r"made with another config \(vocabulary_digest"):
-        plans_of(config, tmp_path / "work")
+        compared(config, tmp_path / "work")
 
 
 def test_the_reduced_model_is_converted_to_hugging_face_with_its_tokenizer(finished, tmp_path):
