@@ -18,12 +18,27 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.max_length = 48
     config.data.buckets = (24, 32, 48)
     config.stages = ("teacher", "reduce", "quantize")
-    # No stage sees an example twice, so there is nothing for dropout to prevent.
+    # Hardly an example is seen twice by a stage, so there is nothing for dropout to prevent.
     shared = {"batch_size": 32, "dropout": 0.0, "warmup_steps": 20, "eval_every": 60}
-    config.teacher = stage_config(steps=120, learning_rate=1e-4, **shared)
+    config.teacher = stage_config(steps=240, learning_rate=1e-4, **shared)
     distilled = {"teacher": "teacher", **shared}
-    config.reduce = stage_config(result="reduced", init="teacher", layers=(1, 3, 5), steps=80, learning_rate=2e-4, **distilled)
+    config.reduce = stage_config(
+        result="reduced",
+        init="teacher",
+        layers=(1, 3, 5),
+        vocabulary_min_count=1,  # half of the word pieces stand in no training sentence
+        steps=140,
+        learning_rate=2e-4,
+        **distilled,
+    )
     config.quantize = stage_config(
-        result="quantized", init="reduce", weight_bits=1, rules="paper-50x", steps=170, learning_rate=1e-3, **distilled
+        result="quantized",
+        init="reduce",
+        weight_bits=1,
+        rules="paper-50x",
+        granularity="row",
+        steps=340,
+        learning_rate=1e-3,
+        **distilled,
     )
     return config
