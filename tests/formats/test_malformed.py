@@ -26,8 +26,8 @@ CONFIG = BertConfig(
     max_position_embeddings=6,
     labels=GLUE["mrpc"].labels,
 )
-WRONG = (None, -1, 0, 1.5, 2**40, True, "word", [], [1], {}, {"a": 1}, float("nan"))
-COUNTS = {"packed": 500, "huggingface": 300, "flax": 40}
+WRONG = (None, -1, 0, 1.5, "F8_E4M3", 2**40, True, "word", [], [1], {}, {"a": 1}, float("nan"))
+COUNTS = {"packed": 500, "huggingface": 300, "flax": 200}
 
 
 def make(form, directory, tokenizer):

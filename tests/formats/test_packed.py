@@ -371,6 +371,39 @@ def test_a_description_that_does_not_fit_is_refused_with_the_name_of_the_weight(
     assert refusal(directory) == f"{directory / WEIGHTS}: {complaint}"
 
 
+@pytest.mark.parametrize(
+    ("block", "complaint"),
+    [
+        ({"task": {"text": "sentence"}}, 'text is "sentence", not a list of strings'),
+        ({"task": {"metrics": [1]}}, "metrics is [1], not a list of strings"),
+        ({"task": {"name": 5}}, "name is 5, not a string"),
+        ({"task": {"max_length": True}}, "max_length is true, not a whole number"),
+        ({"task": {"max_length": 0}}, "max_length is 0, not 1 to 6"),
+        ({"task": {"max_length": 7}}, "max_length is 7, not 1 to 6"),
+        ({"quantization": {"weights": [1]}}, "weights is [1], not an object"),
+        ({"quantization": {"sha256": 5}}, "sha256 is 5, not a string or null"),
+        ({"quantization": {"weights": {QUERY: 2}}}, f"{QUERY} is 2, not an object"),
+        ({"quantization": {"weights": {QUERY: {"zero_points": 1}}}}, f"{QUERY}: zero_points is 1, not true or false"),
+        (
+            {"quantization": {"weights": {QUERY: {"activation_bits": [8]}}}},
+            "activation_bits is [8], not a whole number or null",
+        ),
+    ],
+)
+def test_a_key_of_another_type_than_is_written_is_refused_with_its_name_and_value(directory, block, complaint):
+    edit(directory, **block)
+    message = refusal(directory)
+    assert message.startswith(f"{directory / 'config.json'}: its quantization or task block is damaged:")
+    assert message.endswith(complaint)
+
+
+def test_true_is_no_number_of_bits(directory):
+    describe(directory, bits=True)
+    assert (
+        refusal(directory) == f"{directory / WEIGHTS}: tensor {QUERY} has True bits in config.json; a packed weight has 1 to 8"
+    )
+
+
 @pytest.mark.parametrize("path", ["pooler/dense/bias", "decoder/weight", "pooler/dense/weight/third"])
 def test_a_description_of_what_is_no_matrix_of_this_bert_is_refused(directory, path):
     describe(directory, path, bits=1, shape=[12], activation_bits=8)
@@ -476,6 +509,28 @@ def _header(file):
 
 def _last(file):
     return max(_header(file)[0].items(), key=lambda item: item[1]["data_offsets"])[0]
+
+
+def change_header(file, name, **changes):
+    """Change what the header of a safetensors file has on one tensor."""
+    header, data = _header(file)
+    header[name] |= changes
+    raw = json.dumps(header).encode()
+    file.write_bytes(len(raw).to_bytes(8, "little") + raw + data)
+
+
+@pytest.mark.parametrize("offsets", [[1], [0, 1, 2]])
+def test_a_tensor_with_other_than_two_offsets_is_damaged(directory, offsets):
+    change_header(directory / WEIGHTS, f"{QUERY}.scale", data_offsets=offsets)
+    assert refusal(directory).startswith(f"{directory / WEIGHTS}: damaged or truncated (")
+
+
+def test_a_tensor_of_a_type_that_numpy_lacks_is_named(directory):
+    change_header(directory / WEIGHTS, f"{QUERY}.scale", dtype="F8_E4M3", shape=[4])
+    assert refusal(directory) == (
+        f"{directory / WEIGHTS}: tensor {QUERY}.scale has dtype F8_E4M3, which is not read here; save it as float32, "
+        "float16 or bfloat16"
+    )
 
 
 def test_tensors_that_overlap_are_named(directory):

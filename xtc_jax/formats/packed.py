@@ -11,6 +11,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import jax
@@ -30,6 +31,16 @@ from xtc_jax.params import Params, nest
 from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, weight_path
 
 FORMAT_VERSION = 1
+_JSON_NAMES = {str: "a string", int: "a whole number", bool: "true or false", list: "a list of strings", dict: "an object"}
+_JSON_NAMES |= {NoneType: "null"}
+_OF_A_WEIGHT: dict[str, tuple[type, ...]] = {
+    "activation_bits": (int, NoneType),
+    "activation_range": (str,),
+    "activation_symmetric": (bool,),
+    "zero_points": (bool,),
+}
+_OF_A_TASK: dict[str, tuple[type, ...]] = {"name": (str,), "text": (list,), "label": (str,), "metrics": (list,)}
+_OF_A_TASK |= {"validation": (list,), "test": (list,), "max_length": (int,)}
 
 
 @dataclass(frozen=True)
@@ -118,23 +129,35 @@ def _read(directory: Path) -> PackedModel:
             f"{file}: format {version}, layout {layout!r} is not known here (known: format {FORMAT_VERSION}, "
             f"{', '.join(STORED_LAYOUTS)}); a newer xtc_jax wrote it, or it is damaged"
         )
-    try:
-        weights, max_length = quantization["weights"], task["max_length"]
-        # Directories of before MNLI have no splits in them: they are those of any other task.
-        splits = {key: tuple(task[key]) for key in ("validation", "test") if key in task}
-        text, metrics = tuple(task["text"]), tuple(task["metrics"])
-        found = Task(task["name"], text, config.labels, config.regression, metrics, task["label"], **splits)
-    except TypeError as error:
-        raise UserError(f"{file}: its quantization or task block is damaged ({error})") from None
-    except KeyError as error:
-        raise UserError(f"{file}: key {error} is missing from its quantization or task block") from None
+    where = f"{file}: its quantization or task block is damaged:"
+    _check_types(quantization, {"weights": (dict,), "sha256": (str, NoneType)}, ("weights",), where)
+    for path, weight in quantization["weights"].items():
+        _check_types({path: weight}, {path: (dict,)}, (), where)
+        _check_types(weight, _OF_A_WEIGHT, (), f"{where} {path}:")
+    _check_types(task, _OF_A_TASK, ("name", "text", "label", "metrics", "max_length"), where)
+    if not 0 < task["max_length"] <= config.max_position_embeddings:
+        raise UserError(f"{where} max_length is {task['max_length']}, not 1 to {config.max_position_embeddings}")
+    # Directories of before MNLI have no splits in them: they are those of any other task.
+    splits = {key: tuple(task[key]) for key in ("validation", "test") if key in task}
+    text, metrics = tuple(task["text"]), tuple(task["metrics"])
+    found = Task(task["name"], text, config.labels, config.regression, metrics, task["label"], **splits)
     tensors = read_safetensors(directory / WEIGHTS)
     _check_digest(directory / WEIGHTS, quantization.get("sha256"))
-    try:
-        params = nest(_assemble(tensors, weights, directory / WEIGHTS, config, layout))
-    except (AttributeError, TypeError, ValueError) as error:  # a key of another type than is written
-        raise UserError(f"{file}: its quantization block is damaged ({' '.join(str(error).split())[:200]})") from None
-    return PackedModel(config, params, found, max_length)
+    params = nest(_assemble(tensors, quantization["weights"], directory / WEIGHTS, config, layout))
+    return PackedModel(config, params, found, task["max_length"])
+
+
+def _check_types(block: dict[str, Any], types: dict[str, tuple[type, ...]], needed: tuple[str, ...], where: str) -> None:
+    """Each key of a block of ``config.json`` against the types that are written; of a list, its elements are strings."""
+    for key, known in types.items():
+        value = block.get(key)
+        if key not in block and key in needed:
+            raise UserError(f"{where} key '{key}' is missing")
+        words = not isinstance(value, list) or all(isinstance(each, str) for each in value)
+        if key in block and (type(value) not in known or not words):  # not isinstance: True is no number
+            raise UserError(
+                f"{where} {key} is {json.dumps(value)[:80]}, not {' or '.join(map(_JSON_NAMES.__getitem__, known))}"
+            )
 
 
 def _check_digest(file: Path, expected: str | None) -> None:
@@ -209,7 +232,7 @@ def _packed_leaf(where: str, found: list[np.ndarray], raw: dict[str, Any], shape
     codes, scale, *zero = found
     n, k = shape
     bits: int = raw.get("bits", 0)
-    if bits not in range(1, 9):
+    if type(bits) is not int or bits not in range(1, 9):  # True is 1
         raise UserError(f"{where} has {bits} bits in config.json; a packed weight has 1 to 8")
     layout = layout if bits == 2 else PLANES256
     fits = codes.shape == (n, code_width(k, bits, layout)) and codes.dtype == np.uint8

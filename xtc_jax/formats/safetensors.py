@@ -2,7 +2,9 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import ml_dtypes  # noqa: F401 (gives numpy its bfloat16)
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -13,15 +15,27 @@ def read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """All tensors of one file.
 
     Raises:
-      UserError: no such file, or truncated or otherwise damaged; names the tensor where one is to blame.
+      UserError: no such file, truncated or otherwise damaged, or of a dtype that numpy lacks; names the tensor where one is to
+        blame.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            return {name: _tensor(file, name, path) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise UserError(f"{path}: damaged or truncated ({_blame(path) or error})") from None
+
+
+def _tensor(file: Any, name: str, path: Path) -> np.ndarray:
+    try:
+        tensor: np.ndarray = file.get_tensor(name)
+    except (AttributeError, TypeError):  # it looks for the dtype among numpy's
+        dtype = file.get_slice(name).get_dtype()
+        raise UserError(
+            f"{path}: tensor {name} has dtype {dtype}, which is not read here; save it as float32, float16 or bfloat16"
+        ) from None
+    return tensor
 
 
 def _blame(path: Path) -> str:
@@ -30,7 +44,8 @@ def _blame(path: Path) -> str:
     start = 8 + int.from_bytes(data[:8], "little")
     try:
         header = json.loads(data[8:start])
-        spans = sorted((*entry["data_offsets"], name) for name, entry in header.items() if name != "__metadata__")
+        offsets = {name: entry["data_offsets"] for name, entry in header.items() if name != "__metadata__"}
+        spans = sorted((begin, stop, name) for name, (begin, stop) in offsets.items())
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
     end, before = 0, ""
