@@ -1,7 +1,11 @@
 """Packing: the same numbers as in training, in so many bytes and no more."""
 
 import functools
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +39,7 @@ CONFIG = BertConfig(
     max_position_embeddings=16,
 )
 MIB = 2**20
+TESTS = Path(__file__).parents[1]
 RULE_SETS = ("deepspeed", "paper-50x")
 rule_sets = pytest.mark.parametrize(("name", "bits"), [(name, bits) for name in RULE_SETS for bits in (1, 2, 4)])
 STATIC, ASYMMETRIC = ActivationSpec(8, "static"), ActivationSpec(8, "static", symmetric=False)
@@ -133,6 +138,36 @@ def test_where_linears_sum_integers_the_logits_are_equal_to_the_bit(small, name)
     rules = MODELS[name]
     latent = with_ranges(small, rules)
     np.testing.assert_array_equal(run(ready(pack(latent, rules))), run(fake_quantize(latent, rules)))
+
+
+OPTIMIZED = """
+import sys
+import jax, jax.numpy as jnp, numpy as np, toy
+from xtc_jax.bert import apply
+from xtc_jax.compress import pack, ready
+from xtc_jax.quantize import fake_quantize, named_rules
+
+config = toy.shape(1)
+latent = toy.params(config, seed=3)
+rules = named_rules(sys.argv[1], int(sys.argv[2]))
+for rows in (1, 4):
+    ids = jnp.asarray(np.random.default_rng(0).integers(5, config.vocab_size, (rows, 16)), jnp.int32)
+    model = lambda params: apply(config, params, ids, jnp.zeros_like(ids), jnp.ones_like(ids)).logits
+    student = jax.jit(lambda params: model(fake_quantize(params, rules)))(latent)
+    print(float(jnp.max(jnp.abs(jax.jit(model)(ready(pack(latent, rules))) - student))))
+"""
+"""Largest differences of logits, compiled as evaluation is: with the quantization inside."""
+
+
+@pytest.mark.parametrize(("name", "bits"), [("deepspeed", 1), ("deepspeed", 2), ("paper-50x", 1), ("paper-50x", 2)])
+def test_at_the_optimization_that_users_have_the_logits_are_equal_to_the_bit_too(name, bits):
+    """In a process of its own, for the tests compile with little optimization (conftest.py)."""
+    paths = os.pathsep.join(str(path) for path in (TESTS, TESTS.parent))
+    environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"}
+    environment |= {"PYTHONPATH": paths, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", OPTIMIZED, name, str(bits)]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["0.0", "0.0"]
 
 
 @pytest.mark.parametrize(("granularity", "activation"), [("tensor", ActivationSpec(8)), ("row", STATIC), (16, STATIC)])

@@ -167,6 +167,8 @@ class Embeddings(nn.Module):
         x = table("word_embeddings", c.vocab_size)(input_ids)
         x = x + table("token_type_embeddings", c.type_vocab_size)(token_type_ids)
         x = x + table("position_embeddings", c.max_position_embeddings)(positions)
+        # Merged with how the rows were found, which is another way in a packed table, LayerNorm's sums have another order.
+        x = jax.lax.optimization_barrier(x)
         x = LayerNorm(c.layer_norm_eps, name="LayerNorm")(x).astype(self.dtype)
         return nn.Dropout(c.hidden_dropout_prob)(x, deterministic=deterministic)
 

@@ -29,12 +29,14 @@ def pack(params: Params, rules: QuantRules) -> Params:
       UserError: see ``assign_rules``; or a value outside ``rules.rest``.
     """
     assigned = assign_rules(params, rules)
+    # Compiled, as the student is: of a sum that XLA merges with what it is of, the order is another than of one by itself.
+    quantized = jax.jit(weight_levels, static_argnames="spec")
 
     def leaf(path: tuple[Any, ...], w: Array) -> Array | PackedTensor:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         spec = assigned.get(name)
         if spec is not None:
-            levels = weight_levels(w, spec)
+            levels = quantized(w, spec=spec)
             return pack_tensor(levels.codes, levels.scale, spec.bits, spec.activation, levels.zero)
         if rules.rest == "float32" or name.endswith(INPUT_RANGE):
             return w
