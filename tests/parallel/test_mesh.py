@@ -1,10 +1,12 @@
+from dataclasses import dataclass
+
 import jax
 import numpy as np
 import pytest
 
 from xtc_jax.errors import UserError
 from xtc_jax.parallel import check_batch, make_mesh, put_batch, put_replicated
-from xtc_jax.parallel.mesh import fetch, local_rows
+from xtc_jax.parallel.mesh import fetch, local_rows, slices_along_data
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,39 @@ def test_a_mesh_that_is_not_there_is_refused_with_the_number_of_devices(shape, m
     with pytest.raises(UserError) as error:
         make_mesh(shape)
     assert str(error.value) == message
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What JAX says of a TPU v5e."""
+
+    slice_index: int
+    coords: tuple[int, int, int]
+    id: int
+    process_index: int
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v5 lite"
+
+
+def two_slices():
+    """Two slices v5e:2x2, their chips in turns."""
+    return [Chip(i % 2, (i // 2 % 2, i // 4, 0), i, i % 2) for i in range(8)]
+
+
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 4, 1), (2, 2, 2), (4, 1, 2)])
+def test_of_two_slices_each_is_one_half_of_data_and_fsdp_and_tensor_stay_within_it(sizes):
+    grid = slices_along_data(sizes, two_slices())
+    assert grid.shape == sizes
+    assert {chip.id for chip in grid.ravel()} == set(range(8))
+    halves = [{chip.slice_index for chip in half.ravel()} for half in np.split(grid, 2)]
+    assert halves == [{0}, {1}]
+
+
+def test_slices_that_data_cannot_be_split_over_are_refused():
+    with pytest.raises(UserError) as error:
+        slices_along_data((1, 8, 1), two_slices())
+    assert str(error.value) == ("mesh=(1, 8, 1): data=1 is not a multiple of the 2 TPU slices, over which only data is split")
 
 
 def test_a_mesh_can_be_made_of_chosen_devices():

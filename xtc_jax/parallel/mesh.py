@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from xtc_jax.devices import Arithmetic, fastest_arithmetic
@@ -28,11 +29,32 @@ def make_mesh(shape: Sequence[int] = (-1, 1, 1), devices: Sequence[jax.Device] |
       devices: to be used instead of all.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices; the message begins with ``mesh=``.
+      UserError: the sizes do not multiply to the number of devices, or see :func:`slices_along_data`; the message begins with
+        ``mesh=``.
     """
     devices = jax.devices() if devices is None else devices
     sizes = mesh_sizes(shape, len(devices))
+    if len({getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}) > 1:
+        grid = slices_along_data(sizes, devices)
+        return jax.sharding.Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def slices_along_data(sizes: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
+    """The devices of several TPU slices in the shape ``sizes``: each slice is a run of ``data``, so that only the sum of the
+    gradient crosses the data-center network, and ``fsdp`` and ``tensor`` stay within a slice.
+
+    Raises:
+      UserError: ``data`` is not a multiple of the number of slices.
+    """
+    data, fsdp, tensor = sizes
+    slices = len({device.slice_index for device in devices})
+    if data % slices:
+        raise UserError(
+            f"mesh={sizes}: data={data} is not a multiple of the {slices} TPU slices, over which only data is split"
+        )
+    within = (data // slices, fsdp, tensor)
+    return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1), devices, allow_split_physical_axes=True)
 
 
 def mesh_sizes(shape: Sequence[int], devices: int) -> tuple[int, ...]:
