@@ -145,7 +145,7 @@ def check(found, chips):
 
 @pytest.mark.slow
 @pytest.mark.libtpu
-@pytest.mark.parametrize(("topology", "chips"), [("v5e:2x2", 4), ("v5e:16x16", 256)])
+@pytest.mark.parametrize(("topology", "chips"), [("v5e:2x2", 4), ("v5e:2x2*2", 8), ("v5e:16x16", 256)])
 def test_the_step_of_a_bert_base_fits_into_v5e(topology, chips):
     # Without dropout and at O1: half a minute of processor time instead of ten. The program that trains is the next test's.
     check(compiled(f"--topology={topology}", "--quick", "--config.quantize.dropout=0"), chips)
@@ -153,7 +153,7 @@ def test_the_step_of_a_bert_base_fits_into_v5e(topology, chips):
 
 @pytest.mark.minutes
 @pytest.mark.libtpu
-@pytest.mark.parametrize(("topology", "chips"), [("v5e:2x2", 4), ("v5e:16x16", 256)])
+@pytest.mark.parametrize(("topology", "chips"), [("v5e:2x2", 4), ("v5e:2x2*2", 8), ("v5e:16x16", 256)])
 def test_the_step_that_trains_a_bert_base_fits_into_v5e(topology, chips):
     check(compiled(f"--topology={topology}"), chips)
 

@@ -94,12 +94,13 @@ class Compiler:
         return self.devices(TOPOLOGIES[generation])[0]
 
     def devices(self, topology: str) -> tuple[jax.Device, ...]:
-        """All devices of ``topology``, a name such as ``v5e:2x4``, to compile for.
+        """All devices of ``topology``, a name such as ``v5e:2x4``, or ``v5e:2x4*2`` for two such slices, to compile for.
 
         Raises:
           JaxRuntimeError: libtpu does not know it.
         """
-        return tuple(topologies.get_topology_desc(topology, platform="tpu").devices)
+        name, _, slices = topology.partition("*")
+        return tuple(topologies.get_topology_desc(name, platform="tpu", num_slices=int(slices or 1)).devices)
 
     def compile(self, generation: str, function: Callable[..., Any], *arguments: Any) -> Compiled:
         """Compile ``function`` for one device of ``generation``.

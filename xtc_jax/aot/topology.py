@@ -48,7 +48,8 @@ class Slice:
 
 
 def find_slice(name: str) -> Slice:
-    """The slice ``name``: ``v5e:16x16``, also written ``v5e-256``, ``h100:8``, or ``cuda``, which is ``h100:8``.
+    """The slice ``name``: ``v5e:16x16``, also written ``v5e-256``, ``h100:8``, or ``cuda``, which is ``h100:8``; or several
+    equal slices, ``v5e:16x16*2``, whose network between them is not counted.
 
     Raises:
       UserError: unknown; lists what is known. Or libtpu, which knows TPUs, is not installed.
@@ -64,7 +65,7 @@ def find_slice(name: str) -> Slice:
     counted = re.fullmatch(r"(v5e|v6e)-(\d+)", name)
     if counted:
         family, shape = counted[1], next((each for each in SLICES[counted[1]] if _chips(each) == int(counted[2])), "")
-    if family not in SLICES or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
+    if family not in SLICES or not re.fullmatch(r"\d+x\d+(x\d+)?(\*[1-9]\d*)?", shape):
         raise UserError(f"--topology={name}: unknown; {_known()}")
     return _tpu_slice(family, shape)
 
@@ -77,7 +78,7 @@ def _tpu_slice(family: str, shape: str) -> Slice:
         devices = Compiler(bundles=False).devices(name)
     except JaxRuntimeError as error:
         raise UserError(f"--topology={name}: libtpu refuses it ({_one_line(error)}); {_known()}") from None
-    chip, sides = CHIP_LINKS[family], [int(side) for side in shape.split("x")]
+    chip, sides = CHIP_LINKS[family], [int(side) for side in shape.partition("*")[0].split("x")]
     per_chip = len(devices) // _chips(shape)
     known = V4_PEAKS if family == "v4" else known_peaks(devices[0].device_kind)
     links = chip.link * corner_links(sides, chip.ring) / per_chip
@@ -101,7 +102,7 @@ def corner_links(sides: list[int], ring: int) -> int:
 
 
 def _chips(shape: str) -> int:
-    return math.prod(map(int, shape.split("x")))
+    return math.prod(map(int, shape.replace("*", "x").split("x")))
 
 
 def _known() -> str:
