@@ -137,6 +137,7 @@ def test_two_processes_write_the_same_bytes_as_one(spec, made, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["two.parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_that_was_killed_goes_on_and_leaves_no_trace(world, tmp_path, processes):
     """SIGKILL after the first part, as the command of a user; then the same command again."""

@@ -159,6 +159,7 @@ for rows in (1, 4):
 """Largest differences of logits, compiled as evaluation is: with the quantization inside."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "bits"), [("deepspeed", 1), ("deepspeed", 2), ("paper-50x", 1), ("paper-50x", 2)])
 def test_at_the_optimization_that_users_have_the_logits_are_equal_to_the_bit_too(name, bits):
     """In a process of its own, for the tests compile with little optimization (conftest.py)."""

@@ -31,6 +31,7 @@ def results(root):
     return pipeline.run(make_recipe(config), root / "work", lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_split_stage_trains_two_binary_halves_of_every_ternary_weight(results, root):
     params = load_flax(root / "work" / "halves" / "model")[1]
     assert set(params["encoder"]["layer_1"]["output"]["dense"]["weight"]) == {"first", "second"}
@@ -41,6 +42,7 @@ def test_a_split_stage_trains_two_binary_halves_of_every_ternary_weight(results,
     assert [half.bits for half in halves.values()] == [1, 1]
 
 
+@pytest.mark.slow
 def test_the_halves_are_packed_and_answer_as_the_fake_quantized_student_does(results, root):
     assert [name for name in results if name.endswith("packed")] == ["packed"]
     assert results["packed"]["prediction_agreement"] == 1.0

@@ -57,6 +57,7 @@ def results(root):
     return pipeline.run(make_recipe(all_kinds(root)), root / "work", lambda line: None)
 
 
+@pytest.mark.slow
 def test_every_quantized_stage_that_nothing_starts_from_is_packed(results, root):
     packed = [name for name in results if name.endswith("packed")]
     assert packed == ["gridded packed", "falling packed", "two stages packed", "packed"]
@@ -67,6 +68,7 @@ def test_every_quantized_stage_that_nothing_starts_from_is_packed(results, root)
     assert results["falling packed"]["path"] == str(root / "work" / "packed-falling")
 
 
+@pytest.mark.slow
 def test_a_grid_keeps_the_learning_rate_with_the_best_metric_and_shows_all(results, root):
     grid = results["gridded"]["grid"]
     assert list(grid) == ["1e-09", "0.002"]
@@ -79,6 +81,7 @@ def test_a_grid_keeps_the_learning_rate_with_the_best_metric_and_shows_all(resul
     assert list((root / "work" / "gridded").glob("*/checkpoints")) == []
 
 
+@pytest.mark.slow
 def test_running_input_ranges_are_trained_saved_and_packed(results, root):
     params = load_flax(root / "work" / "falling" / "model")[1]
     low, high = params["encoder"]["layer_0"]["intermediate"]["dense"]["input_range"]
@@ -88,6 +91,7 @@ def test_running_input_ranges_are_trained_saved_and_packed(results, root):
     np.testing.assert_array_equal(packed.params["encoder"]["layer_0"]["intermediate"]["dense"]["input_range"], [low, high])
 
 
+@pytest.mark.slow
 def test_phases_are_stages_one_after_another(results, root):
     first = json.loads((root / "work" / "two_1" / "config.json").read_text())
     assert first["two_1"]["loss"] | {"attention": 1.0, "hidden": 0.5, "logit": 0.0, "label": 0.0} == first["two_1"]["loss"]
@@ -97,6 +101,7 @@ def test_phases_are_stages_one_after_another(results, root):
     assert not {"logit", "label"} & records[0].keys()
 
 
+@pytest.mark.slow
 def test_a_student_of_another_width_learns_through_a_projection_that_is_not_saved(results, root):
     config, params = load_flax(root / "work" / "narrow" / "model")
     assert (config.hidden_size, sorted(params)) == (16, ["classifier", "embeddings", "encoder", "pooler"])
@@ -105,11 +110,13 @@ def test_a_student_of_another_width_learns_through_a_projection_that_is_not_save
     assert '"attention"' not in records
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_everything_done(results, root, monkeypatch):
     monkeypatch.setattr("xtc_jax.pipeline.stage.train", None)
     assert pipeline.run(make_recipe(all_kinds(root)), root / "work", lambda line: None) == results
 
 
+@pytest.mark.slow
 def test_packed_files_lie_in_the_layout_asked_for_and_another_one_is_refused(results, root):
     packed = json.loads((root / "work" / "packed" / "config.json").read_text())
     assert packed["quantization"]["layout"] == "base3.v1"

@@ -157,6 +157,7 @@ def logits_of(plan, inputs) -> np.ndarray:
     return predict_logits(make_eval_step(plan.config, None, mesh), params, validation, mesh)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_bytes(root, finished, tmp_path):
     work, *_ = finished
     shutil.copytree(work, tmp_path / "work")
@@ -167,6 +168,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(root, finished, tmp_path):
         assert (tmp_path / "work" / "packed" / name).read_bytes() == (work / "packed" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_stage_that_is_interrupted_goes_on_from_its_checkpoint_to_the_same_bytes(root, finished, tmp_path, monkeypatch):
     work = tmp_path / "work"
     shutil.copytree(finished[0], work)
@@ -193,6 +195,7 @@ def test_another_vocabulary_in_the_same_work_directory_is_refused(root, finished
         compared(make_config(root, vocabulary=REQUIRED + 10), work)
 
 
+@pytest.mark.slow
 def test_a_corpus_that_gives_other_pieces_in_the_same_work_directory_is_refused(root, tmp_path):
     corpus = tmp_path / "mine.txt"
     corpus.write_text("lamps and quartz\n")

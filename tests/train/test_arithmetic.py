@@ -77,6 +77,7 @@ def test_loss_and_gradients_of_a_step_are_the_same(name):
     assert_alike(int8, floats)
 
 
+@pytest.mark.slow
 def test_losses_stay_together_over_50_steps():
     params, batch = toy.params(SHAPE), a_batch(SHAPE, 8, 12)
     int8, floats = (losses_over(SHAPE, params, each, batch, 50) for each in ARITHMETICS)

@@ -19,6 +19,7 @@ def killer(tmp_path_factory):
     return killer
 
 
+@pytest.mark.slow
 def test_killed_six_times_in_steps_evaluations_and_saves_a_run_saves_and_ends_with_the_same_bits(killer):
     before = len(killer.log)
     killer.kill(6)
@@ -26,6 +27,7 @@ def test_killed_six_times_in_steps_evaluations_and_saves_a_run_saves_and_ends_wi
     assert kinds == {"step", "eval", "checkpoint"}
 
 
+@pytest.mark.slow
 def test_sigterm_saves_at_once_and_exits_with_a_status_of_its_own_and_the_run_ends_with_the_same_bits(killer):
     directory = killer.scratch / "terminated"
     done = 0

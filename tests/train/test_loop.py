@@ -176,6 +176,7 @@ def test_a_run_with_other_data_than_its_checkpoint_was_made_with_is_refused(tmp_
         train(a_run(tmp_path, **changes, train_set=toy.dataset(seed=1)), start(), None)
 
 
+@pytest.mark.slow
 def test_with_the_newest_checkpoint_damaged_a_run_goes_on_from_the_one_before_and_ends_with_the_same_bits(
     whole, tmp_path, monkeypatch, capsys
 ):
@@ -337,6 +338,7 @@ def test_without_a_dictionary_of_its_own_every_run_compiles_anew(tmp_path, monke
     assert len(steps.made) == 2
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_the_middle_of_a_schedule_ends_where_an_uninterrupted_one_does(tmp_path, monkeypatch):
     """8 bits rounded at random, then from step 5 on 1 bit and static ranges; killed at step 6, after a checkpoint at 4."""
     rules = named_rules("deepspeed", 1, ActivationSpec(8, "static", start=5), schedule=((0, 8), (5, 1)), stochastic=True)

@@ -48,6 +48,7 @@ def run(directory, mesh, devices, evaluations, monkeypatch):
         return train(work, toy.params(SHAPE, seed=2), None)
 
 
+@pytest.mark.slow
 def test_four_devices_then_two_then_four_train_as_four(tmp_path, monkeypatch):
     """fsdp splits the state in two, two and four: what is read lies elsewhere than what was written."""
     expected = run(tmp_path / "whole", (4, 1, 1), 4, 3, monkeypatch)
