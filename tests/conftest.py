@@ -18,7 +18,7 @@ if "optimization_level" not in os.environ["XLA_FLAGS"] and "XTC_STEPS" not in os
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     version = importlib.metadata.version("jaxlib")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / ".jax_cache" / version)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
 import jax
 import numpy as np

@@ -55,6 +55,7 @@ def compiled(*arguments):
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.libtpu
 @pytest.mark.parametrize("generation", ["v5e", "v6e"])
 def test_2_bits_take_the_bundles_of_int8_a_quarter_of_its_bytes_and_seven_tenths_of_the_bundles_of_bfloat16(generation):

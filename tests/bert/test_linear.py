@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import sweep
 
 from xtc_jax.bert.linear import Embedding, LayerNorm, Linear, embed, linear
 from xtc_jax.kernels import pack_tensor
@@ -88,7 +89,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("spec", CASES, ids=str)
+@pytest.mark.parametrize("spec", sweep(CASES, fast=3), ids=str)
 def test_every_kind_of_grid_multiplies_alike_in_training_and_packed(rng, spec):
     w, x = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((6, 20), (2, 3, 20)))
     bias, held = jnp.asarray(rng.normal(size=6), jnp.float32), jnp.array([-1.5, 2.0])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from tiers import sweep
 
 from xtc_jax.bert import BertConfig, apply, init, model
 from xtc_jax.compress import pack, ready
@@ -194,7 +195,7 @@ def test_without_a_rate_of_its_own_the_head_drops_like_the_hidden_layers(params,
 
 
 @pytest.mark.parametrize("bits", [1, 2])
-@pytest.mark.parametrize("rules", ["deepspeed", "paper-50x"])
+@pytest.mark.parametrize("rules", sweep(["paper-50x", "deepspeed"], fast=1))
 def test_packed_params_give_the_logits_of_the_fake_quantized_ones(inputs, bits, rules):
     ids, types, mask = inputs
     inputs, params, chosen = (ids % 24, types, mask), toy.params(SQUARE), named_rules(rules, bits)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import sweep
 
 from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.compress import float32_bytes, pack, ready, size_account, unpack
@@ -116,7 +117,7 @@ def in_float32(params):
     return jax.tree.map(lambda leaf: leaf if is_packed(leaf) else leaf.astype(jnp.float32), params, is_leaf=is_packed)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", sweep(MODELS, fast=5))
 def test_the_packed_model_computes_the_logits_of_the_student(small, name):
     rules = MODELS[name]
     latent = with_ranges(small, rules)
@@ -132,7 +133,7 @@ def test_a_model_need_not_be_made_ready(small, name):
     np.testing.assert_allclose(logits(in_float32(packed)), logits(ready(packed)), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", sweep(EXACT, fast=3))
 def test_where_linears_sum_integers_the_logits_are_equal_to_the_bit(small, name):
     # Operation by operation: XLA fuses the two models differently, and LayerNorm's sums then round differently.
     rules = MODELS[name]
@@ -198,7 +199,7 @@ def test_zero_points_are_counted_with_the_scales(params):
 
 
 @pytest.mark.parametrize(("bits", "stored"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (6, 8), (7, 8), (8, 8)])
-@pytest.mark.parametrize("granularity", ["tensor", "row", 8, 32])
+@pytest.mark.parametrize("granularity", sweep(["tensor", "row", 8, 32], fast=2))
 def test_every_width_unpacks_to_its_fake_quantized_values_to_the_bit_and_takes_a_power_of_two(
     params, bits, stored, granularity
 ):

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import packed_models
 import pytest
+from tiers import sweep
 
 from xtc_jax.deploy.onnx import onnx_model
 from xtc_jax.deploy.verify import compare, packed_logits, runtime_logits, runtime_session, sample_inputs
@@ -22,7 +23,7 @@ def exported(kind, layout=PLANES256):
     return model, onnx_model(model, layout), batches, packed_logits(model, batches)
 
 
-@pytest.mark.parametrize("kind", packed_models.MAKERS)
+@pytest.mark.parametrize("kind", sweep(packed_models.MAKERS, fast=4))
 def test_every_kind_of_packed_model_has_the_same_logits_in_onnx_runtime(kind):
     _, made, batches, ours = exported(kind)
     for optimized in (False, True):

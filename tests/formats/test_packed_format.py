@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from tiers import sweep
 
 from xtc_jax.bert import BertConfig
 from xtc_jax.compress import pack
@@ -94,7 +95,7 @@ def leaves_of(params):
 
 
 @pytest.mark.parametrize("layout", STORED_LAYOUTS)
-@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("rules", sweep(RULES, fast=3))
 def test_the_reader_of_the_page_reads_every_weight_to_the_bit(page, tmp_path, rules, layout):
     directory = written(tmp_path, rules, layout)
     found, expected = page["read_packed"](directory), whole(leaves_of(load_packed(directory).params))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiers import sweep
 
 from xtc_jax.kernels import (
     BASE3,
@@ -29,7 +30,7 @@ from xtc_jax.kernels import (
 few = settings(deadline=None, max_examples=20)
 bits_of_a_code = st.sampled_from([1, 2, 4, 8])
 LEVELS = {1: [-1, 1], 2: [-1, 0, 1], **{bits: range(-(2 ** (bits - 1)), 2 ** (bits - 1)) for bits in range(3, 9)}}
-every_width = pytest.mark.parametrize("bits", range(1, 9))
+every_width = pytest.mark.parametrize("bits", sweep([1, 2, 3, 8, 4, 5, 6, 7], fast=4))
 jitted_pack = jax.jit(pack_tensor, static_argnums=(2, 3))
 
 
@@ -218,7 +219,7 @@ def test_a_packed_tensor_stands_for_its_integers_times_the_scale_of_their_group(
     assert packed.is_integer == (groups in (1, shape[0]))
 
 
-@pytest.mark.parametrize("bits", range(3, 9))
+@pytest.mark.parametrize("bits", sweep(range(3, 9), fast=2))
 @pytest.mark.parametrize(("shape", "groups"), SHAPES_AND_GROUPS[1:])
 def test_an_asymmetric_tensor_stands_for_its_integers_and_zero_points_times_scales(rng, shape, groups, bits):
     values, packed = asymmetric_tensor(rng, shape, bits, groups)
@@ -229,7 +230,7 @@ def test_an_asymmetric_tensor_stands_for_its_integers_and_zero_points_times_scal
 
 
 @pytest.mark.parametrize("bits", [1, 2, 3, 8])
-@pytest.mark.parametrize("groups", [1, 7, 14, 28])
+@pytest.mark.parametrize("groups", sweep([1, 14, 7, 28], fast=2))
 @pytest.mark.parametrize("ids", [[3], [[0, 6, 6], [1, 2, 0]]])
 def test_looked_up_rows_are_the_rows_of_the_dequantized_matrix(rng, bits, groups, ids):
     _, _, packed = random_tensor(rng, (7, 40), bits, groups)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
+from tiers import sweep
 
 from xtc_jax.kernels import PackedTensor, pack_tensor
 from xtc_jax.kernels.packed_matmul import gpu_tiles, mosaic_gpu, reference
@@ -57,13 +58,16 @@ def blank(n, k, bits):
 @mosaic
 @pytest.mark.parametrize(
     ("bits", "m", "n", "k", "blocks"),
-    [
-        (1, 20, 130, 300, Blocks(128, 8, 2)),  # several tiles for each SM, two warpgroups, everything padded
-        (2, 20, 130, 300, Blocks(128, 8, 2)),
-        (1, 5, 70, 1100, Blocks(64, 16, 3)),  # more blocks of K than stages of the ring
-        (2, 130, 64, 256, Blocks(64, 128, 2)),  # a result in two pieces
-        (1, 1, 1, 1, Blocks(64, 8, 2)),
-    ],
+    sweep(
+        [
+            (1, 20, 130, 300, Blocks(128, 8, 2)),  # several tiles for each SM, two warpgroups, everything padded
+            (2, 20, 130, 300, Blocks(128, 8, 2)),
+            (1, 5, 70, 1100, Blocks(64, 16, 3)),  # more blocks of K than stages of the ring
+            (2, 130, 64, 256, Blocks(64, 128, 2)),  # a result in two pieces
+            (1, 1, 1, 1, Blocks(64, 8, 2)),
+        ],
+        fast=3,
+    ),
 )
 def test_the_sums_are_those_of_the_reference_bit_for_bit(rng, bits, m, n, k, blocks):
     x, weights = codes(rng, m, k), packed(rng, n, k, bits)
@@ -158,17 +162,20 @@ def test_a_batch_under_vmap_is_another_axis_of_the_grid(rng):
 @mosaic
 @pytest.mark.parametrize(
     ("m", "n", "k", "bits", "dtype"),
-    [
-        (8, *BASE, 1, jnp.float32),
-        (32, *BASE, 2, jnp.bfloat16),
-        (128, *MINILM, 2, jnp.float32),
-        (512, *BASE[::-1], 2, jnp.bfloat16),
-        (512, *LARGE, 1, jnp.float16),
-        (4096, *MINILM[::-1], 1, jnp.float32),
-        (4096, *LARGE[::-1], 2, jnp.float32),
-        (16384, *BASE[::-1], 1, jnp.bfloat16),
-        (77, 2, 768, 2, jnp.float32),
-    ],
+    sweep(
+        [
+            (8, *BASE, 1, jnp.float32),
+            (32, *BASE, 2, jnp.bfloat16),
+            (128, *MINILM, 2, jnp.float32),
+            (512, *BASE[::-1], 2, jnp.bfloat16),
+            (512, *LARGE, 1, jnp.float16),
+            (4096, *MINILM[::-1], 1, jnp.float32),
+            (4096, *LARGE[::-1], 2, jnp.float32),
+            (16384, *BASE[::-1], 1, jnp.bfloat16),
+            (77, 2, 768, 2, jnp.float32),
+        ],
+        fast=3,
+    ),
 )
 def test_both_kernels_lower_for_an_h100(m, n, k, bits, dtype):
     x, bias = jax.ShapeDtypeStruct((m, k), dtype), jax.ShapeDtypeStruct((n,), jnp.float32)

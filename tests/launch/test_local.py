@@ -109,6 +109,7 @@ def test_the_loss_of_a_process_stops_the_other_and_one_process_goes_on(made, tmp
     np.testing.assert_allclose(losses(work), losses(made / "one"), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_bad_input_of_all_processes_is_the_status_of_all(made, tmp_path):
     process = start(made, tmp_path / "work", "--config.mesh=(3,1,1)")
     _, err = process.communicate(timeout=120)

@@ -299,6 +299,7 @@ def measured(inference, model, stages=("teacher", "quantize")):
     return config
 
 
+@pytest.mark.slow
 def test_mnli_is_measured_on_both_validation_splits_from_the_teacher_to_the_packed_model(inference):
     results = results_of(inference / "work")
     assert [(name, *result["metrics"]) for name, result in results.items()] == [
