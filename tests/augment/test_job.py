@@ -129,6 +129,7 @@ def test_the_label_keeps_its_type(world):
     assert set(rows["label"].to_pylist()) == set(score.to_pylist())
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_as_one(spec, made, tmp_path):
     out = tmp_path / "two.parquet"
     result = run(replace(spec, processes=2), out)

@@ -145,12 +145,14 @@ def share(directory, reason, rank, count, go_on):
         write_part(directory, number, table(number))
 
 
+@pytest.mark.slow
 def test_processes_share_the_parts(tmp_path):
     directory, polls = make(tmp_path / "out.parquet", []), []
     run_processes(share, (directory, ""), 2, lambda: polls.append(finished_parts(directory)))
     assert finished_parts(directory) == polls[-1] == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reason", "message"), [("refuse", r"^data\.csv: bad$"), ("die", "ended with status 9; run the same command again")]
 )

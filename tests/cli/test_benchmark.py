@@ -125,6 +125,7 @@ def test_a_backend_that_does_not_serve_the_device_is_refused():
         measure_matmul(lambda line: None, "", shapes=((256, 128),), tokens=(8,), backend="mosaic_tpu", rounds=1)
 
 
+@pytest.mark.slow
 def test_the_packed_encoder_is_timed_beside_its_float_forms_and_what_is_missing_is_told(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     found = measure_encoder(lambda line: None, "", FULL_SIZE, sizes=((1, 8),), rounds=1)

