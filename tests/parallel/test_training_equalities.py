@@ -22,7 +22,7 @@ on_every_mesh = pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1), (1, 1, 4
 
 
 def trained(shape, steps, objective=GOAL, directory=None):
-    """Losses and final state of ``steps`` steps; with a directory, saved there after each and gone on with from what is read."""
+    """Losses and final state of ``steps`` steps; with a directory, saved there before each and read again."""
     mesh = make_mesh(shape, jax.devices()[:4])
     dataset = toy.dataset(count=16, batch_size=16)
     batch, teacher = put_batch(dataset.batch(dataset.in_order()[0]), mesh), put_replicated(TEACHER, mesh)
