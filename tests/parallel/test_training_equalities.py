@@ -35,7 +35,7 @@ def trained(shape, steps, objective=GOAL, directory=None):
             with open_checkpoints(directory, {}, 1, 0.0, print) as checkpoints:
                 state = checkpoints.restore(state).state
         state, found = step(state, teacher, batch, jnp.float32(1e-3))
-        losses.append(found["loss"])
+        losses.append(float(found["loss"]))
     return np.asarray(losses), state
 
 
