@@ -1,8 +1,8 @@
 """How much of each tolerance the tests use: ``PYTHONPATH=tests pytest -n 0 -p spreads tests/...``.
 
 Every call of ``np.testing.assert_allclose`` is measured as ``max(|a - b| / (atol + rtol |b|))``, 1 being the whole tolerance:
-the largest of each line of the tests is printed at the end, the least used first. A tolerance should be the measured spread
-times ten at most: spreads differ between processors and versions of XLA, but not by orders of magnitude.
+the largest of each line of the tests is printed at the end, the least used first. A tolerance is the measured spread
+times twenty-five at most: spreads differ between processors and versions of XLA, but not by orders of magnitude.
 """
 
 import sys

@@ -170,7 +170,7 @@ def test_the_bfloat16_baseline_is_a_matmul(rng):
     x, w = (jnp.asarray(rng.normal(size=shape), jnp.bfloat16) for shape in ((5, 384), (384, 256)))
     bias, scale = jnp.asarray(rng.normal(size=256), jnp.float32), jnp.array([0.5])
     result = matmul_bfloat16(x, w, scale, bias, V5E, blocks=Blocks(5, 128), interpret=True)
-    np.testing.assert_allclose(result, 0.5 * (np.float64(x) @ np.float64(w)) + bias, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(result, 0.5 * (np.float64(x) @ np.float64(w)) + bias, rtol=3e-6, atol=3e-5)
 
 
 def test_vmap_over_batches_of_tokens_and_over_stacked_weights(rng):

@@ -138,7 +138,7 @@ def test_batches_in_a_row_give_the_exponential_mean_of_their_extremes(rng):
     for batch in batches:
         _, running = run(jnp.asarray(batch), running)
         low, high = 0.95 * low + 0.05 * float(batch.min()), 0.95 * high + 0.05 * float(batch.max())
-        np.testing.assert_allclose(running, [low, high], rtol=1e-5)
+        np.testing.assert_allclose(running, [low, high], rtol=1e-6)
 
 
 def test_evaluation_neither_moves_the_range_nor_returns_one(rng):

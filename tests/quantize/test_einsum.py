@@ -34,7 +34,7 @@ def test_in_bfloat16_sums_are_float32_and_gradients_have_the_dtype_of_what_they_
     assert value.dtype == jnp.float32
     wide = [x.astype(jnp.bfloat16).astype(jnp.float32) for x in (a, b)]
     exact, pull_exact = jax.vjp(lambda a, b: jnp.einsum(case[0], a, b), *wide)
-    np.testing.assert_allclose(value, exact, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(value, exact, rtol=0, atol=1e-6)
     cotangent = jnp.asarray(rng.normal(size=value.shape), jnp.bfloat16).astype(jnp.float32)
     gradients = jax.jit(pull)(cotangent)
     assert tuple(g.dtype for g in gradients) == dtypes

@@ -90,7 +90,7 @@ def test_a_clipped_ternary_weight_is_split_as_it_is_clipped(rng, granularity):
     made = split({"weight": jnp.asarray(w)}, QuantRules((("weight", spec),)))["weight"]
     levels = weight_levels(jnp.asarray(w), spec)
     total = sum(binarize(jnp.asarray(made[half]), levels.scale.shape[0]) for half in ("first", "second"))
-    np.testing.assert_allclose(total, dequantize(*levels), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(total, dequantize(*levels), rtol=0, atol=3e-6)
     np.testing.assert_allclose(made["first"] + made["second"], np.clip(w, -2.5, 2.5), rtol=1e-6, atol=1e-6)
 
 
@@ -133,7 +133,7 @@ def test_a_split_bert_computes_at_one_bit_what_it_computed_at_two(name, activati
     two, one = (named_rules(name, bits, activation, **options) for bits in (2, 1))
     before = logits(fake_quantize(PARAMS, two))
     after = logits(fake_quantize(split(PARAMS, two), one))
-    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-6)
     assert float(jnp.std(before)) > 0.01
 
 
