@@ -13,7 +13,7 @@ import xtc_jax
 project = "xtc_jax"
 author = "The xtc_jax developers"
 version = release = xtc_jax.__version__
-copyright = "2026, the xtc_jax developers; Apache-2.0"  # noqa: A001
+copyright = "2026, the xtc_jax developers; Apache-2.0"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]

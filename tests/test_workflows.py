@@ -44,7 +44,7 @@ def test_no_workflow_may_write_by_default_and_every_job_has_a_limit_of_time(work
 
 @pytest.mark.actionlint
 def test_actionlint_finds_no_fault():
-    done = subprocess.run(["actionlint", *map(str, WORKFLOWS)], capture_output=True, text=True, check=False)
+    done = subprocess.run([ROOT / ".ci" / "actionlint", *WORKFLOWS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -52,7 +52,7 @@ def test_actionlint_finds_no_fault():
 def test_actionlint_would_find_a_fault(tmp_path):
     wrong = tmp_path / "wrong.yml"
     wrong.write_text(WORKFLOWS[0].read_text().replace("runs-on", "run-on"))
-    done = subprocess.run(["actionlint", str(wrong)], capture_output=True, text=True, check=False)
+    done = subprocess.run([ROOT / ".ci" / "actionlint", wrong], capture_output=True, text=True, check=False)
     assert done.returncode == 1
 
 
@@ -82,4 +82,3 @@ def test_the_changelog_has_the_form_of_keep_a_changelog():
     assert changelog.index("## [Unreleased]") < changelog.index("## [0.2.0] - ")
     kinds = set(re.findall(r"^### (.*)$", changelog, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
-

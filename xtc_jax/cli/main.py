@@ -25,7 +25,9 @@ GROUPS: Mapping[str, Mapping[str, ModuleType]] = MappingProxyType(
     }
 )
 """Commands by what one wants to do, as ``xtc --help`` shows them."""
-COMMANDS: Mapping[str, ModuleType] = MappingProxyType({name: module for group in GROUPS.values() for name, module in group.items()})
+COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
+    {name: module for group in GROUPS.values() for name, module in group.items()}
+)
 OVERRIDABLE = ("compress", "aot")
 """Commands that take ``--config.KEY=VALUE`` beside their own options."""
 PREEMPTED = 75
