@@ -7,6 +7,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE / "_ext")]
 
 import xtc_reference
+from sphinx.application import Sphinx
 
 import xtc_jax
 
@@ -47,3 +48,13 @@ html_theme_options = {
 }
 
 xtc_reference.write_pages(HERE / "reference" / "generated")
+
+
+def _to_results(_: object, __: str, source: list[str]) -> None:
+    """Links to the table of measurements, which the site has as a page of its own."""
+    source[0] = source[0].replace("](../benchmarks/README.md", "](results.md")
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _to_results)

@@ -7,6 +7,7 @@ import argparse
 import ast
 import importlib
 import inspect
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,15 +54,16 @@ def api_page(package: str) -> str:
 
 def _entry(module: ModuleType, name: str) -> str:
     value, path = getattr(module, name), f"{module.__name__}.{name}"
+    again = "\n   :no-index:" if module.__name__ == "xtc_jax" else ""  # its names have an entry on the page of their package
     if inspect.isclass(value):
-        return f".. autoclass:: {path}\n   :members:\n   :show-inheritance:"
-    if inspect.isfunction(value) or (callable(value) and hasattr(value, "__wrapped__")) or hasattr(value, "defvjp"):
-        return f".. autofunction:: {path}"
+        return f".. autoclass:: {path}\n   :members:{again}"
+    if inspect.isfunction(value) or hasattr(value, "__wrapped__"):
+        return f".. autofunction:: {path}{again}"
     if inspect.ismodule(value):
         return f"The package :mod:`{value.__name__}`, see its own page."
     shown = repr(value) if isinstance(value, str | int | float | tuple) and len(repr(value)) < 100 else ""
-    lines = [f".. py:data:: {path}", *([f"   :value: {shown}"] if shown else []), "", f"   {_constant_docstring(module, name)}"]
-    return "\n".join(lines)
+    values = [f"   :value: {shown}"] if shown else []
+    return "\n".join([f".. py:data:: {path}", *values, "", f"   {_constant_docstring(module, name)}"])
 
 
 def _modules(module: ModuleType) -> Iterator[str]:
@@ -75,7 +77,7 @@ def _constant_docstring(module: ModuleType, name: str) -> str:
     """The string that follows the constant's assignment, in whichever module of the package that is; "" without one."""
     for path in sorted(Path(str(module.__file__)).parent.rglob("*.py")):
         body = ast.parse(path.read_text()).body
-        for statement, after in zip(body, body[1:], strict=False):
+        for statement, after in itertools.pairwise(body):
             targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
             named = any(isinstance(target, ast.Name) and target.id == name for target in targets)
             if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
@@ -88,8 +90,9 @@ def command_page(parser: argparse.ArgumentParser) -> str:
     parts = [
         "# The command `xtc`",
         "",
-        "This page is made from the program's own argument parsers. Exit statuses: 0 done; 1 a bug, or a step that does not fit "
-        "(`xtc aot`); 2 bad input, one line that names it; 75 after SIGTERM, saved; 76 another process was lost; 130 interrupted.",
+        "This page is made from the program's own argument parsers. Exit statuses: 0 done; 1 a bug, or a step that does not "
+        "fit (`xtc aot`); 2 bad input, one line that names it; 75 after SIGTERM, saved; 76 another process was lost; "
+        "130 interrupted.",
         "",
     ]
     for name, command in subcommands(parser).items():
@@ -139,8 +142,8 @@ def config_page() -> str:
     parts = [
         "# Config keys",
         "",
-        "This page is made from the schema's own comments. `--config.KEY=VALUE` sets a key of any command that takes `--config`; "
-        "a key of a stage has the stage's name before it, such as `--config.quantize.steps=500`. Unknown keys and values of "
+        "This page is made from the schema's own comments. `--config.KEY=VALUE` sets a key of a command that takes "
+        "`--config`; a key of a stage has the stage's name before it, such as `--config.quantize.steps=500`. Unknown keys and values of "
         "another type or out of range are refused before anything is loaded.",
         "",
     ]
