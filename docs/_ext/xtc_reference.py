@@ -143,8 +143,8 @@ def config_page() -> str:
         "# Config keys",
         "",
         "This page is made from the schema's own comments. `--config.KEY=VALUE` sets a key of a command that takes "
-        "`--config`; a key of a stage has the stage's name before it, such as `--config.quantize.steps=500`. Unknown keys and values of "
-        "another type or out of range are refused before anything is loaded.",
+        "`--config`; a key of a stage has the stage's name before it, such as `--config.quantize.steps=500`. Unknown keys "
+        "and values of another type or out of range are refused before anything is loaded.",
         "",
     ]
     for title, function in (("Of the whole recipe", schema.base_config), ("Of each stage", schema.stage_config)):
