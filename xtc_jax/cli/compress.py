@@ -38,6 +38,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     if not parallel.is_first():
         return
     report.write_report(results, frozen, arguments.workdir)
+    report.write_page([arguments.workdir], arguments.workdir / "report.html")
     screen = Console(width=None if sys.stdout.isatty() else 140)
     screen.print(report.terminal_table(report.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
     if pipeline.PACKED in results:
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     if frozen.config["baselines"]:
         for line in report.verdicts(results, report.read_baselines(arguments.workdir)):
             print(line)
-    print(f"report: {arguments.workdir / 'report.md'}")
+    print(f"report: {arguments.workdir / 'report.html'} (for a browser), report.md")
 
 
 def _add_processes(command: argparse.ArgumentParser) -> None:

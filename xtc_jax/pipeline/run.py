@@ -23,6 +23,7 @@ from xtc_jax.pipeline.plan import (
     StagePlan,
     make_plans,
 )
+from xtc_jax.pipeline.predictions import keep_predictions
 from xtc_jax.pipeline.records import refuse_other_work
 from xtc_jax.pipeline.stage import train_stage
 from xtc_jax.pipeline.workdir import Result, finished, hold, make_directory, write_json
@@ -70,7 +71,7 @@ def run(recipe: Recipe, workdir: Path, log: Log) -> Result:
 
 
 def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, log: Log) -> Result:
-    """Run or read every stage, pack what is to be packed, and write ``results.json``."""
+    """Run or read every stage, pack what is to be packed, and write ``predictions.json`` and ``results.json``."""
     results: Result = {}
     compiled: Compiled = {}
     augmented = functools.cache(lambda: augmented_file(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
@@ -82,5 +83,6 @@ def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir:
             key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"
             done = on_first(finished, plan.packed)
             results[key] = done or pack_stage(plan, plans[0], recipe, inputs, plan.packed, log)
+    keep_predictions(recipe, inputs, plans, workdir, compiled)
     on_first(write_json, workdir / "results.json", results)
     return results

@@ -244,7 +244,8 @@ def _steps(
             stop = preempted()
             if logs:
                 spent = phases.take()
-                log(step, {**means, **meter.speed(spent), **split_of(spent)})
+                rate = {"learning_rate": float(rates[step - 1])}
+                log(step, {**means, **rate, **meter.speed(spent), **split_of(spent)})
             if step % run.eval_every == 0 or last:
                 with phases("eval"):
                     metrics = evaluate(eval_step, state.params, run.eval_sets, run.task, mesh)
