@@ -22,6 +22,7 @@ source_suffix = {".md": "markdown"}
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
+smartquotes = False
 suppress_warnings = ["myst.header"]
 
 autodoc_member_order = "bysource"

@@ -111,7 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"xtc_jax {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(required=True, prog="xtc", metavar="COMMAND", help=argparse.SUPPRESS)
     for name, module in COMMANDS.items():
         command = commands.add_parser(name, description=module.HELP, allow_abbrev=False)
         command.set_defaults(command=module.run, name=name)
