@@ -3,9 +3,14 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xtc_jax.cli.console import keep_executables, progress_lines
+
+if TYPE_CHECKING:
+    from xtc_jax.train import Screen
 
 HELP = "run a recipe: teacher, fewer layers, fewer bits, packed model, report"
 
@@ -14,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``xtc compress`` takes."""
     parser.add_argument("--config", required=True, help="config file, with its argument after a colon: configs/glue.py:sst2")
     parser.add_argument("--workdir", required=True, type=Path, help="directory of the run; the same command resumes it")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="print the result alone: no lines of progress")
+    shown.add_argument("--verbose", action="store_true", help="print a line for every record of metrics.jsonl")
     _add_processes(parser)
     parser.epilog = "Any key of the config is set by --config.KEY=VALUE, for example --config.quantize.steps=500."
 
@@ -34,7 +42,8 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     keep_executables()
     parallel.join(cluster, arguments.connect_seconds)
     with parallel.stop_on_sigterm():
-        results = pipeline.run(frozen, arguments.workdir, progress_lines())
+        log: Callable[[str], None] = (lambda _: None) if arguments.quiet else progress_lines()
+        results = pipeline.run(frozen, arguments.workdir, log, _screen(arguments))
     if not parallel.is_first():
         return
     report.write_report(results, frozen, arguments.workdir)
@@ -48,6 +57,10 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         for line in report.verdicts(results, report.read_baselines(arguments.workdir)):
             print(line)
     print(f"report: {arguments.workdir / 'report.html'} (for a browser), report.md")
+
+
+def _screen(arguments: argparse.Namespace) -> "Screen":
+    return "none" if arguments.quiet else "every" if arguments.verbose else "live"
 
 
 def _add_processes(command: argparse.ArgumentParser) -> None:
