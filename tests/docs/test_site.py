@@ -1,4 +1,4 @@
-"""The documentation site: generated pages have every name, key and command; it builds without a warning; its links lead somewhere."""
+"""The documentation site: generated pages have every name, key and command, nothing warns, and links lead somewhere."""
 
 import importlib
 import pkgutil

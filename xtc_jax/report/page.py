@@ -142,9 +142,9 @@ def _confusion(name: str, classes: Sequence[str], labels: Sequence[int], answers
         counts[label][answer] += 1
     head = "".join(f"<th>{escape(each)}</th>" for each in classes)
     lines = [f"<tr><th>label \\ answer</th>{head}</tr>"]
-    for label, row in zip(classes, counts, strict=True):
+    for title, row in zip(classes, counts, strict=True):
         cells = "".join(_shaded(count, count / max(sum(row), 1)) for count in row)
-        lines.append(f"<tr><th>{escape(label)}</th>{cells}</tr>")
+        lines.append(f"<tr><th>{escape(title)}</th>{cells}</tr>")
     return f"<figure><figcaption>{escape(name)}</figcaption><table class=confusion>{''.join(lines)}</table></figure>"
 
 
