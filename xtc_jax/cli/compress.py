@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xtc_jax.cli.console import keep_executables, progress_lines
 
@@ -27,12 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    """Run the recipe; print its table and the paths of packed model and report."""
+    """Run the recipe, write its report, and print what came out."""
     from xtc_jax.cli.malloc import keep_memory
 
     keep_memory()  # before the imports below, which start threads
-
-    from rich.console import Console
 
     from xtc_jax import parallel, pipeline, report
     from xtc_jax.recipe import make_recipe, read_config_file
@@ -48,15 +46,24 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
         return
     report.write_report(results, frozen, arguments.workdir)
     report.write_page([arguments.workdir], arguments.workdir / "report.html")
-    screen = Console(width=None if sys.stdout.isatty() else 140)
-    screen.print(report.terminal_table(report.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
+    baselines = report.read_baselines(arguments.workdir) if frozen.config["baselines"] else []
+    show(results, f"{frozen.config['task']}: {frozen.config['model']}", baselines, arguments.workdir)
+
+
+def show(results: dict[str, Any], title: str, baselines: list[dict[str, Any]], workdir: Path) -> None:
+    """Print what came out: the table, where the packed model is, which baselines it beats, and where the report is."""
+    from rich.console import Console
+
+    from xtc_jax import pipeline, report
+
+    screen = Console(width=None if sys.stdout.isatty() else 110)
+    screen.print(report.terminal_table(report.result_rows(results), title))
     if pipeline.PACKED in results:
         packed = results[pipeline.PACKED]
-        print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
-    if frozen.config["baselines"]:
-        for line in report.verdicts(results, report.read_baselines(arguments.workdir)):
-            print(line)
-    print(f"report: {arguments.workdir / 'report.html'} (for a browser), report.md")
+        print(f"packed model: {workdir / pipeline.PACKED} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
+    for line in report.verdicts(results, baselines):
+        print(line)
+    print(f"report: {workdir / 'report.html'} (for a browser), report.md")
 
 
 def _screen(arguments: argparse.Namespace) -> "Screen":
