@@ -120,12 +120,8 @@ def test_the_commands_run_in_small_and_print_lines_of_the_forms_shown(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
     def run(*words: str) -> str:
-        command = [
-            sys.executable,
-            "-m",
-            "xtc_jax.cli",
-            *(word.replace("quickstart", "quickstart:runlocal", "--config=" in word) for word in words),
-        ]
+        small = (word + ":runlocal" if word == "--config=quickstart" else word for word in words)
+        command = [sys.executable, "-m", "xtc_jax.cli", *small]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
