@@ -20,7 +20,7 @@ from xtc_jax.recipe.recipe import Recipe, digest
 from xtc_jax.train import Compiled, make_eval_step, predict_logits
 
 PREDICTIONS = "predictions.json"
-_SHOWN = 24
+_SHOWN = 16
 """Examples whose texts are kept: those on which the two differ most."""
 
 
