@@ -1,5 +1,5 @@
 #!/bin/sh
-# Make .venv and install the package in it, once:  bootstrap.sh run|test [PYTHON]
+# Make .venv and install the package in it, once:  bootstrap.sh run|test|docs [PYTHON]
 # Or only print the path of an interpreter of one version:  bootstrap.sh which 3.11
 #
 # Takes PYTHON, or else the newest interpreter from 3.11 to 3.14 that works: on the path, or held by pyenv
@@ -60,7 +60,7 @@ if [ ! -x "$venv/bin/python" ] || [ "$("$venv/bin/python" -c 'import sys; print(
   "$python" -m venv "$venv"
 fi
 extra=""
-if [ "$kind" = test ]; then extra="[test]"; fi
+case $kind in test | docs) extra="[$kind]" ;; esac
 echo "bootstrap: installing xtc_jax$extra, about a minute the first time"
 "$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check --no-warn-script-location -c constraints.txt -e ".$extra"
 echo "$versions $wanted" >"$stamp"

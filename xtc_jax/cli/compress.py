@@ -3,9 +3,14 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from xtc_jax.cli.console import keep_executables, progress_lines
+
+if TYPE_CHECKING:
+    from xtc_jax.train import Screen
 
 HELP = "run a recipe: teacher, fewer layers, fewer bits, packed model, report"
 
@@ -14,17 +19,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``xtc compress`` takes."""
     parser.add_argument("--config", required=True, help="config file, with its argument after a colon: configs/glue.py:sst2")
     parser.add_argument("--workdir", required=True, type=Path, help="directory of the run; the same command resumes it")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--quiet", action="store_true", help="print the result alone: no lines of progress")
+    shown.add_argument("--verbose", action="store_true", help="print a line for every record of metrics.jsonl")
     _add_processes(parser)
     parser.epilog = "Any key of the config is set by --config.KEY=VALUE, for example --config.quantize.steps=500."
 
 
 def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    """Run the recipe; print its table and the paths of packed model and report."""
+    """Run the recipe, write its report, and print what came out."""
     from xtc_jax.cli.malloc import keep_memory
 
     keep_memory()  # before the imports below, which start threads
-
-    from rich.console import Console
 
     from xtc_jax import parallel, pipeline, report
     from xtc_jax.recipe import make_recipe, read_config_file
@@ -34,19 +40,34 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     keep_executables()
     parallel.join(cluster, arguments.connect_seconds)
     with parallel.stop_on_sigterm():
-        results = pipeline.run(frozen, arguments.workdir, progress_lines())
+        log: Callable[[str], None] = (lambda _: None) if arguments.quiet else progress_lines()
+        results = pipeline.run(frozen, arguments.workdir, log, _screen(arguments))
     if not parallel.is_first():
         return
     report.write_report(results, frozen, arguments.workdir)
-    screen = Console(width=None if sys.stdout.isatty() else 140)
-    screen.print(report.terminal_table(report.result_rows(results), f"{frozen.config['task']}: {frozen.config['model']}"))
+    report.write_page([arguments.workdir], arguments.workdir / "report.html")
+    baselines = report.read_baselines(arguments.workdir) if frozen.config["baselines"] else []
+    show(results, f"{frozen.config['task']}: {frozen.config['model']}", baselines, arguments.workdir)
+
+
+def show(results: dict[str, Any], title: str, baselines: list[dict[str, Any]], workdir: Path) -> None:
+    """Print what came out: the table, where the packed model is, which baselines it beats, and where the report is."""
+    from rich.console import Console
+
+    from xtc_jax import pipeline, report
+
+    screen = Console(width=None if sys.stdout.isatty() else 110)
+    screen.print(report.terminal_table(report.result_rows(results), title))
     if pipeline.PACKED in results:
         packed = results[pipeline.PACKED]
-        print(f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
-    if frozen.config["baselines"]:
-        for line in report.verdicts(results, report.read_baselines(arguments.workdir)):
-            print(line)
-    print(f"report: {arguments.workdir / 'report.md'}")
+        print(f"packed model: {workdir / pipeline.PACKED} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
+    for line in report.verdicts(results, baselines):
+        print(line)
+    print(f"report: {workdir / 'report.html'} (for a browser), report.md")
+
+
+def _screen(arguments: argparse.Namespace) -> "Screen":
+    return "none" if arguments.quiet else "every" if arguments.verbose else "live"
 
 
 def _add_processes(command: argparse.ArgumentParser) -> None:

@@ -11,24 +11,22 @@ from types import MappingProxyType, ModuleType
 from typing import NoReturn
 
 from xtc_jax import __version__
-from xtc_jax.cli import aot, augment, benchmark, compress, convert, evaluate, export, inspect, predict, report
+from xtc_jax.cli import aot, augment, benchmark, compress, convert, doctor, evaluate, export, inspect, predict, report
 from xtc_jax.errors import Preempted, UserError
 
 # Heavy imports stand inside the commands, so that --help and mistakes answer at once.
 
-COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
+GROUPS: Mapping[str, Mapping[str, ModuleType]] = MappingProxyType(
     {
-        "compress": compress,
-        "report": report,
-        "convert": convert,
-        "augment": augment,
-        "predict": predict,
-        "evaluate": evaluate,
-        "inspect": inspect,
-        "export": export,
-        "aot": aot,
-        "benchmark": benchmark,
+        "make a model small": {"compress": compress, "augment": augment, "report": report},
+        "use it": {"predict": predict, "evaluate": evaluate},
+        "look into it, and take it elsewhere": {"inspect": inspect, "export": export, "convert": convert},
+        "plan and measure": {"doctor": doctor, "aot": aot, "benchmark": benchmark},
     }
+)
+"""Commands by what one wants to do, as ``xtc --help`` shows them."""
+COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
+    {name: module for group in GROUPS.values() for name, module in group.items()}
 )
 OVERRIDABLE = ("compress", "aot")
 """Commands that take ``--config.KEY=VALUE`` beside their own options."""
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     status = 0
     try:
-        arguments, rest = _parser().parse_known_args(argv)
+        arguments, rest = make_parser().parse_known_args(argv)
         if rest and arguments.name not in OVERRIDABLE:
             raise UserError(f"unrecognized arguments: {' '.join(rest)}; see 'xtc --help'")
         status = arguments.command(arguments, rest) or 0
@@ -102,12 +100,26 @@ def _failed(error: Exception) -> int:
     return 1
 
 
-def _parser() -> _Parser:
-    parser = _Parser(prog="xtc", description="Make a BERT fifty times smaller: XTC in JAX.", allow_abbrev=False)
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command and of all its commands."""
+    parser = _Parser(
+        prog="xtc",
+        usage="xtc [-h] [--version] COMMAND ...",
+        description=f"Make a BERT fifty times smaller: XTC in JAX.\n\n{_grouped()}",
+        epilog="'xtc COMMAND --help' explains one of them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"xtc_jax {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, prog="xtc", metavar="COMMAND", help=argparse.SUPPRESS)
     for name, module in COMMANDS.items():
-        command = commands.add_parser(name, help=module.HELP, description=module.HELP, allow_abbrev=False)
+        command = commands.add_parser(name, description=module.HELP, allow_abbrev=False)
         command.set_defaults(command=module.run, name=name)
         module.add_arguments(command)
     return parser
+
+
+def _grouped() -> str:
+    """The commands under what they are for."""
+    listed = {title: [f"  {name:<10} {module.HELP}" for name, module in group.items()] for title, group in GROUPS.items()}
+    return "\n\n".join("\n".join([f"{title}:", *lines]) for title, lines in listed.items())

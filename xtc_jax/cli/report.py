@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-HELP = "one table of several runs, such as those of configs/study/"
+HELP = "one table of several runs, or a page for a browser"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("workdir", nargs="+", type=Path, help="work directories of finished runs")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with tables, curves and pictures of all of them"
+    )
+    parser.add_argument("--no-examples", action="store_true", help="no texts of the validation data on that page")
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> None:
@@ -25,6 +29,10 @@ def run(arguments: argparse.Namespace, _: list[str]) -> None:
     from xtc_jax.report import tables as report
 
     rows = summary.joint_rows(arguments.workdir)
+    if arguments.html:
+        from xtc_jax.report.page import write_page
+
+        write_page(arguments.workdir, arguments.html, not arguments.no_examples)
     if arguments.json:
         print(json.dumps([asdict(row) for row in rows]))
     elif arguments.markdown:

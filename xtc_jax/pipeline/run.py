@@ -23,22 +23,22 @@ from xtc_jax.pipeline.plan import (
     StagePlan,
     make_plans,
 )
+from xtc_jax.pipeline.predictions import keep_predictions
 from xtc_jax.pipeline.records import refuse_other_work
 from xtc_jax.pipeline.stage import train_stage
 from xtc_jax.pipeline.workdir import Result, finished, hold, make_directory, write_json
 from xtc_jax.recipe.recipe import Recipe
-from xtc_jax.train import (
-    Compiled,
-)
+from xtc_jax.train import Compiled, Screen
 
 
-def run(recipe: Recipe, workdir: Path, log: Log) -> Result:
+def run(recipe: Recipe, workdir: Path, log: Log, screen: Screen = "live") -> Result:
     """Run a recipe in ``workdir``, or what is left of it.
 
     Args:
       recipe: what to do.
       workdir: created if need be.
       log: called with one line of text as things happen.
+      screen: what is shown of the steps, see :func:`xtc_jax.train.progress`.
 
     Returns:
       What ``results.json`` holds: one entry per stage, ``packed`` if the last stage quantizes, and ``NAME packed`` for every
@@ -66,21 +66,22 @@ def run(recipe: Recipe, workdir: Path, log: Log) -> Result:
             log(note)
         if recipe.config["baselines"]:
             on_first(measure_baselines, inputs, workdir, log)
-        return _run_stages(recipe, inputs, plans, workdir, log)
+        return _run_stages(recipe, inputs, plans, workdir, log, screen)
 
 
-def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, log: Log) -> Result:
-    """Run or read every stage, pack what is to be packed, and write ``results.json``."""
+def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, log: Log, screen: Screen) -> Result:
+    """Run or read every stage, pack what is to be packed, and write ``predictions.json`` and ``results.json``."""
     results: Result = {}
     compiled: Compiled = {}
     augmented = functools.cache(lambda: augmented_file(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
     for plan in plans:
         done = on_first(finished, plan.directory)
-        results[plan.stage.result] = done or train_stage(plan, recipe, inputs, augmented, compiled, log)
+        results[plan.stage.result] = done or train_stage(plan, recipe, inputs, augmented, compiled, log, screen)
     for plan in plans:
         if plan.packed:
             key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"
             done = on_first(finished, plan.packed)
             results[key] = done or pack_stage(plan, plans[0], recipe, inputs, plan.packed, log)
+    keep_predictions(recipe, inputs, plans, workdir, compiled)
     on_first(write_json, workdir / "results.json", results)
     return results

@@ -28,6 +28,7 @@ from xtc_jax.train import (
     OptimizerSpec,
     Run,
     RunResult,
+    Screen,
     Upkeep,
     clear_checkpoints,
     train,
@@ -41,6 +42,7 @@ def train_stage(
     augmented: Callable[[], str],
     compiled: Compiled,
     log: Log,
+    screen: Screen = "live",
 ) -> Result:
     """Train one stage at each of its learning rates, keep the best model, and record it.
 
@@ -51,6 +53,7 @@ def train_stage(
       augmented: makes the file of augmented training data, or finds it.
       compiled: steps that earlier stages compiled; this stage adds its own.
       log: receives lines of progress.
+      screen: what is shown of the steps.
 
     Raises:
       UserError: a schedule longer than the stage, a teacher that is far below chance, or training that diverges at every
@@ -82,7 +85,7 @@ def train_stage(
             seed=plan.fingerprint["seed"],
             eval_every=stage.eval_every,
             mesh=tuple(recipe.config["mesh"]),
-            upkeep=_upkeep(recipe),
+            upkeep=_upkeep(recipe, screen),
             config=plan.fingerprint,
         )
         tried[rate] = train(work, origin, teacher, compiled)
@@ -116,11 +119,11 @@ def _with_rows(params: Params, before: Vocabulary | None, after: Vocabulary | No
     return params if rows is None else reduce_vocabulary(params, rows)
 
 
-def _upkeep(recipe: Recipe) -> Upkeep:
+def _upkeep(recipe: Recipe, screen: Screen) -> Upkeep:
     saves, window = recipe.config["checkpoint"], recipe.config["profile"]
     known = known_peaks(jax.devices()[0].device_kind)
     peak = known.operations["bfloat16"] if known else 0.0  # what a model's FLOPs utilisation is commonly a fraction of
-    return Upkeep(saves["minutes"], saves["keep"], (window[0], window[1]) if window else None, peak_flops=peak)
+    return Upkeep(saves["minutes"], saves["keep"], (window[0], window[1]) if window else None, peak_flops=peak, screen=screen)
 
 
 def _origin(plan: StagePlan, inputs: Inputs) -> Params:

@@ -1,6 +1,7 @@
 """Results as tables, Markdown and pictures."""
 
 from xtc_jax.report.baselines import read_baselines, verdicts
+from xtc_jax.report.page import write_page
 from xtc_jax.report.runs import joint_rows, read_results, result_rows, write_report
 from xtc_jax.report.tables import Row, draw, markdown_table, terminal_table
 
@@ -14,5 +15,6 @@ __all__ = [
     "result_rows",
     "terminal_table",
     "verdicts",
+    "write_page",
     "write_report",
 ]

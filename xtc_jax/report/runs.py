@@ -99,7 +99,7 @@ def _mean_rows(workdirs: list[Path]) -> list[Row]:
 
 
 def write_report(results: Result, recipe: Recipe, workdir: Path) -> None:
-    """Write ``report.md`` and its picture ``report.png``."""
+    """Write ``report.md`` and its picture ``report.png``; :func:`xtc_jax.report.write_page` writes the same for a browser."""
     title = f"{recipe.config['task']}: {recipe.config['model']}"
     rows = result_rows(results)
     # A fake-quantized student is stored in float32 and has its packed model's metric: no bar of its own.

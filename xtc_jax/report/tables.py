@@ -60,6 +60,11 @@ def _header(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(metrics if name == "metric" else name for name in HEADER)
 
 
+def table_cells(rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """The header, with the metric's name in it, and the lines as text."""
+    return _header(rows), [row.cells() for row in rows]
+
+
 def terminal_table(rows: Sequence[Row], title: str) -> Table:
     """A table for ``rich`` to print."""
     table = Table(title=title)

@@ -3,7 +3,7 @@
 from xtc_jax.train.evaluate import evaluate, predict_logits
 from xtc_jax.train.identity import data_digest
 from xtc_jax.train.loop import Compiled, Run, RunResult, Upkeep, clear_checkpoints, train
-from xtc_jax.train.metrics import progress
+from xtc_jax.train.metrics import Screen, progress
 from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer, schedule
 from xtc_jax.train.state import TrainState, init_state
 from xtc_jax.train.step import EvalStep, Objective, make_eval_step, make_train_step, objective_losses, student_params, trainable
@@ -15,6 +15,7 @@ __all__ = [
     "OptimizerSpec",
     "Run",
     "RunResult",
+    "Screen",
     "TrainState",
     "Upkeep",
     "clear_checkpoints",

@@ -20,7 +20,7 @@ from xtc_jax.train.checkpoints import Best, Checkpoints, Progress, copy, open_ch
 from xtc_jax.train.evaluate import evaluate
 from xtc_jax.train.identity import run_identity
 from xtc_jax.train.meter import Meter, split_of
-from xtc_jax.train.metrics import Record, metrics_writer, notice, progress
+from xtc_jax.train.metrics import Record, Screen, metrics_writer, notice, progress
 from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer
 from xtc_jax.train.phases import Phases, watchdog
 from xtc_jax.train.profiling import profiler
@@ -38,6 +38,7 @@ class Upkeep:
       profile: ``(first step, how many)`` to trace; None traces nothing.
       log_every: steps averaged into one record of ``metrics.jsonl``.
       peak_flops: FLOPs per second of one device, for the utilisation; 0 if unknown.
+      screen: what is shown of the steps, see :func:`xtc_jax.train.progress`.
     """
 
     save_minutes: float = 5.0
@@ -45,6 +46,7 @@ class Upkeep:
     profile: tuple[int, int] | None = None
     log_every: int = 10
     peak_flops: float = 0.0
+    screen: Screen = "live"
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,7 @@ def _steps(
         batches = train_batches(run.train_set, run.seed, total, start, rows)
     with (
         metrics_writer(run.directory, start) as write,
-        progress(run.label, total, start) as show,
+        progress(run.label, total, start, screen=run.upkeep.screen) as show,
         watchdog(phases, lambda line: notice(f"{run.label}: {line}")),
         profiler(run.directory / "profile", run.upkeep.profile) as traced,
     ):
@@ -244,7 +246,8 @@ def _steps(
             stop = preempted()
             if logs:
                 spent = phases.take()
-                log(step, {**means, **meter.speed(spent), **split_of(spent)})
+                rate = {"learning_rate": float(rates[step - 1])}
+                log(step, {**means, **rate, **meter.speed(spent), **split_of(spent)})
             if step % run.eval_every == 0 or last:
                 with phases("eval"):
                     metrics = evaluate(eval_step, state.params, run.eval_sets, run.task, mesh)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +18,8 @@ from xtc_jax.parallel.processes import is_first
 Record = dict[str, float]
 Write = Callable[[int, Record], None]
 Show = Callable[[int, Record], None]
+Screen = Literal["live", "every", "none"]
+"""What is shown of the steps: one live line (plain lines where there is no terminal), a line for every record, or nothing."""
 _PLAIN_INTERVAL = 15.0
 """Seconds between lines where the screen is no terminal."""
 
@@ -68,16 +71,23 @@ def notice(line: str) -> None:
 
 
 @contextmanager
-def progress(label: str, total: int, start: int = 0, console: Console | None = None) -> Iterator[Show]:
-    """A live line with step, loss, metric, speed and time left; plain lines where there is no terminal. Of several processes
-    the first shows.
+def progress(label: str, total: int, start: int = 0, console: Console | None = None, screen: Screen = "live") -> Iterator[Show]:
+    """A live line with step, loss, metric, speed and time left. Of several processes the first shows.
+
+    Plain lines, one in fifteen seconds, where there is no terminal or ``NO_COLOR`` is set.
+
+    Args:
+      label: what the line begins with.
+      total, start: steps in all, and those done before.
+      console: where the live line stands; standard error.
+      screen: ``every`` prints a plain line whenever it is called with a record that changed, ``none`` prints nothing.
     """
-    if not is_first():
+    if screen == "none" or not is_first():
         yield _nothing
         return
     console = console or Console(stderr=True)
-    if not console.is_terminal:
-        yield _plain_lines(label, total, start)
+    if screen == "every" or not console.is_terminal or console.no_color:
+        yield _plain_lines(label, total, start, 0.0 if screen == "every" else _PLAIN_INTERVAL)
         return
     columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), "{task.fields[text]}", TimeRemainingColumn())
     rendered = [TextColumn(column) if isinstance(column, str) else column for column in columns]
@@ -90,15 +100,16 @@ def _nothing(step: int, record: Record) -> None:
     del step, record
 
 
-def _plain_lines(label: str, total: int, start: int) -> Show:
+def _plain_lines(label: str, total: int, start: int, interval: float) -> Show:
     begun = last = time.monotonic()
+    shown = Record()
 
     def show(step: int, record: Record) -> None:
-        nonlocal last
+        nonlocal last, shown
         now = time.monotonic()
-        if now - last < _PLAIN_INTERVAL and step < total:
+        if step < total and (now - last < interval or (not interval and record == shown)):
             return
-        last = now
+        last, shown = now, dict(record)
         left = (now - begun) / max(step - start, 1) * (total - step)
         print(f"{label}: step {step}/{total}  {_summary(record)}  {left:.0f} s left", file=sys.stderr, flush=True)
 

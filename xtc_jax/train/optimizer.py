@@ -67,12 +67,14 @@ def decayed(params: Params) -> Params:
 
 
 def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformationExtraArgs:
-    """The transformation ``update(gradients, state, params, rate=lr_t) -> (updates, state)``::
+    """The transformation ``update(gradients, state, params, rate=lr_t) -> (updates, state)``.
 
-    g <- g * min(1, clip / (||g|| + 1e-6))
-    m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
-    p <- p - lr_t * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
-    p <- p - lr_t * weight_decay * p          (on the updated p, decayed parameters only)
+    In update t of parameters p with gradients g::
+
+      g <- g * min(1, clip / (||g|| + 1e-6))
+      m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
+      p <- p - lr_t * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + eps)
+      p <- p - lr_t * weight_decay * p          (on the updated p, decayed parameters only)
     """
 
     def init(params: Params) -> optax.ScaleByAdamState:
