@@ -23,7 +23,7 @@ source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 smartquotes = False
-suppress_warnings = ["myst.header"]
+suppress_warnings = ["myst.header", "toc.empty_glob"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

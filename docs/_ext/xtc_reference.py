@@ -8,31 +8,24 @@ import ast
 import importlib
 import inspect
 import itertools
+import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-PACKAGES = {
-    "xtc_jax": "The front door: what most programs need, imported when it is first used.",
-    "xtc_jax.quantize": "",
-    "xtc_jax.compress": "",
-    "xtc_jax.bert": "",
-    "xtc_jax.kernels": "",
-    "xtc_jax.formats": "",
-    "xtc_jax.inference": "",
-    "xtc_jax.deploy": "",
-    "xtc_jax.data": "",
-    "xtc_jax.train": "",
-    "xtc_jax.parallel": "",
-    "xtc_jax.recipe": "",
-    "xtc_jax.pipeline": "",
-    "xtc_jax.augment": "",
-    "xtc_jax.report": "",
-    "xtc_jax.benchmark": "",
-    "xtc_jax.aot": "",
-}
-"""Packages with a page of the API, in the order of the menu; "" takes the introduction from the package's docstring."""
+_ORDER = ("quantize", "compress", "bert", "kernels", "formats", "inference", "deploy", "data", "train", "parallel", "recipe")
+_NOT_IMPORTED = ("cli", "configs")
+"""The command has a page of its own, and recipes are found by name."""
+
+
+def packages() -> list[str]:
+    """The packages with a page of the API, in the order of the menu."""
+    import xtc_jax
+
+    found = [each.name for each in pkgutil.iter_modules(xtc_jax.__path__) if each.ispkg and each.name not in _NOT_IMPORTED]
+    rank = {name: i for i, name in enumerate(_ORDER)}
+    return ["xtc_jax", *(f"xtc_jax.{name}" for name in sorted(found, key=lambda name: (rank.get(name, len(rank)), name)))]
 
 
 def public_names(package: str) -> list[str]:
@@ -43,8 +36,8 @@ def public_names(package: str) -> list[str]:
 def api_page(package: str) -> str:
     """Every public name of a package, with its signature and docstring."""
     module = importlib.import_module(package)
-    introduction = PACKAGES[package] or (inspect.getdoc(module) or "")
-    parts = [f"# `{package}`", "", introduction if not PACKAGES[package] else PACKAGES[package], ""]
+    root = "The front door: what most programs need, imported when it is first used."
+    parts = [f"# `{package}`", "", root if package == "xtc_jax" else inspect.getdoc(module) or "", ""]
     for name in public_names(package):
         parts += ["```{eval-rst}", _entry(module, name), "```", ""]
     if not public_names(package):
@@ -161,12 +154,13 @@ def pages() -> dict[str, str]:
     """All generated pages by file name."""
     from xtc_jax.cli.main import make_parser
 
-    api = {f"{package}.md": api_page(package) for package in PACKAGES}
-    listed = "\n".join(f"- [`{package}`]({package}.md)" for package in PACKAGES)
+    names = packages()
+    api = {f"{package}.md": api_page(package) for package in names}
+    listed = "\n".join(f"- [`{package}`]({package}.md)" for package in names)
     index = f"# Python API\n\nOne page per package, with every public name.\n\n{listed}\n\n```{{toctree}}\n:hidden:\n\n"
     return {
         **api,
-        "api.md": index + "\n".join(PACKAGES) + "\n```\n",
+        "api.md": index + "\n".join(names) + "\n```\n",
         "commands.md": command_page(make_parser()),
         "config.md": config_page(),
     }

@@ -36,6 +36,14 @@ def test_a_model_that_is_no_better_than_a_bag_of_words_is_said_not_to_beat_it(va
     assert "the majority class" not in line
 
 
+def test_a_perfect_model_is_not_advised_to_train_longer():
+    perfect = [{**FOUND[1], "metrics": {"accuracy": 1.0}}]
+    assert verdicts(results(packed=1.0), perfect) == [
+        "packed has accuracy 100.00 and does not beat TF-IDF with logistic regression (100.00): on this data a simpler model "
+        "does as well."
+    ]
+
+
 def test_a_model_at_chance_beats_neither():
     (line,) = verdicts(results(packed=0.5), FOUND)
     assert "does not beat the majority class (50.00) and TF-IDF with logistic regression (78.20)" in line

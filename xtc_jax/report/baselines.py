@@ -51,9 +51,8 @@ def _verdict(name: str, result: Result, baselines: list[Result]) -> str:
         points = 100 * (value - best["metrics"][metric])
         return f"{found}, {points:.2f} points above the best baseline, {_named(best, metric)}."
     named = " and ".join(_named(each, metric) for each in lost)
-    return (
-        f"{found} and does not beat {named}: on this data a simpler model does as well. Train it longer, or compress it less."
-    )
+    advice = "" if value == 1 else " Train it longer, or compress it less."
+    return f"{found} and does not beat {named}: on this data a simpler model does as well.{advice}"
 
 
 def _named(baseline: Result, metric: str) -> str:
