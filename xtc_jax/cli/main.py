@@ -11,7 +11,7 @@ from types import MappingProxyType, ModuleType
 from typing import NoReturn
 
 from xtc_jax import __version__
-from xtc_jax.cli import aot, augment, benchmark, compress, convert, evaluate, export, inspect, predict, report
+from xtc_jax.cli import aot, augment, benchmark, compress, convert, evaluate, export, inspect, predict, report, serve
 from xtc_jax.errors import Preempted, UserError
 
 # Heavy imports stand inside the commands, so that --help and mistakes answer at once.
@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, ModuleType] = MappingProxyType(
         "evaluate": evaluate,
         "inspect": inspect,
         "export": export,
+        "serve": serve,
         "aot": aot,
         "benchmark": benchmark,
     }
