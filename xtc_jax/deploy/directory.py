@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xtc_jax.bert import config_to_dict
+from xtc_jax.deploy.card import write_card
 from xtc_jax.deploy.onnx import onnx_model
 from xtc_jax.deploy.onnx_graph import require
 from xtc_jax.deploy.verify import Agreement, data_inputs, sample_inputs, verify_onnx
@@ -46,8 +47,9 @@ def export_onnx(packed: Path, out: Path, data: str, log: Callable[[str], None]) 
         (scratch / MODEL).write_bytes(onnx_model(model, file_layout(packed)).SerializeToString())
         log(f"onnx: {(scratch / MODEL).stat().st_size:,} bytes; running it beside the packed model")
         found = verify_onnx(scratch / MODEL, model, batches)
-        _write_json(scratch / "config.json", _config(model, data, found))
-        _write_tokenizer(packed, scratch, model.max_length)
+        write_json(scratch / "config.json", _config(model, data, found))
+        write_tokenizer(packed, scratch, model.max_length)
+        write_card(scratch, packed, model, "onnx", found, data)
     return found
 
 
@@ -55,19 +57,23 @@ def _config(model: PackedModel, data: str, found: dict[str, Agreement]) -> dict[
     raw = config_to_dict(model.config, "BertForSequenceClassification")
     # transformers.js asks for an 8-bit file of its own unless it is told that this one is the model.
     raw["transformers.js_config"] = {"dtype": "fp32"}
-    raw["xtc_export"] = {"verified_on": data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
+    # What xtc serve has to know, and a BERT's config does not say.
+    given = {"texts": len(model.task.text), "max_length": model.max_length, "mixes": model.mixes_inputs}
+    verified = {"verified_on": data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
+    raw["xtc_export"] = {"input": given, **verified}
     return raw
 
 
-def _write_tokenizer(packed: Path, target: Path, max_length: int) -> None:
+def write_tokenizer(packed: Path, target: Path, max_length: int) -> None:
     """The tokenizer with the task's length; the file's own limits are those of the checkpoint it came from."""
     raw = json.loads((packed / "tokenizer.json").read_text())
     strategy = {"direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
-    _write_json(target / "tokenizer.json", {**raw, "truncation": strategy, "padding": None})
+    write_json(target / "tokenizer.json", {**raw, "truncation": strategy, "padding": None})
     file = packed / "tokenizer_config.json"
     settings = json.loads(file.read_text()) if file.is_file() else {"tokenizer_class": "BertTokenizer"}
-    _write_json(target / "tokenizer_config.json", {**settings, "model_max_length": max_length})
+    write_json(target / "tokenizer_config.json", {**settings, "model_max_length": max_length})
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """JSON that a person can read."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
