@@ -1,8 +1,8 @@
 """All layers of a BERT in one call of the native library: what lies between two products never leaves the caches.
 
 The arithmetic is that of ``xtc_jax.bert``: the same quantized tokens, sums, scales, biases, activations, attention, residuals
-and LayerNorm. Sums of floats, in attention and LayerNorm, have another order than XLA's, so that a result may differ in its last
-bits, and a token's code by one where its quotient lies beside a half.
+and LayerNorm. Sums of floats, in attention and LayerNorm, have another order than XLA's, so that a result may differ in its
+last bits, and a token's code by one where its quotient lies beside a half.
 """
 
 from collections.abc import Sequence
