@@ -91,7 +91,7 @@ def test_tokens_are_quantized_as_xla_compiles_the_reference_to_the_bit(rng, isa,
     x[5], x[6, :2] = np.float32(2e-38) * x[7], np.float32(1e-39)
     codes, scale = jax.jit(reference.quantize_tokens)(x)
     _, identity = weight(np.eye(k), 2)
-    options = {"bits": 2, "isa": cpu.ISAS.index(isa), "threads": 0}
+    options = cpu.call_options(isa) | {"bits": np.int64(2)}
     found, found_scale = jax.jit(lambda x: cpu._floats(x, identity, options))(x)
     np.testing.assert_array_equal(found_scale, scale)
     np.testing.assert_array_equal(found, codes)
@@ -103,7 +103,7 @@ def test_a_token_with_a_nan_has_scale_nan_and_code_0_there(isa):
     # XLA's maximum drops a NaN now and then, by where it lies among the vectors; that is no reference.
     x = np.ones((1, 40), np.float32)
     x[0, 7] = np.nan
-    options = {"bits": 2, "isa": cpu.ISAS.index(isa), "threads": 0}
+    options = cpu.call_options(isa) | {"bits": np.int64(2)}
     codes, scale = cpu._floats(jnp.asarray(x), weight(np.eye(40), 2)[1], options)
     assert np.isnan(scale).all()
     np.testing.assert_array_equal(codes, np.where(np.isnan(x), 0, 1))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from xtc_jax.bert.config import BertConfig
+from xtc_jax.bert.fused import encode, fused_layers
 from xtc_jax.bert.linear import Embedding, LayerNorm, Linear
 from xtc_jax.params import Params
 from xtc_jax.quantize import einsum
@@ -139,8 +140,13 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array, mask: Array, deterministic: bool, scores: bool) -> tuple[list[Array], list[Array]]:
         """L + 1 hidden states ``(batch, length, hidden)`` and L attention scores ``(batch, heads, query, key)``, or none:
-        without them, and without dropout, attention is whatever fused form the backend has.
+        without them, and without dropout, attention is whatever fused form the backend has, or the whole encoder is one call;
+        that has the last hidden state alone.
         """
+        if deterministic and not scores and x.dtype == jnp.float32:
+            layers = fused_layers(self.config, self.variables.get("params", {}))
+            if layers:
+                return [encode(self.config, layers, x, mask)], []
         hidden, products = [x], []
         for i in range(self.config.num_hidden_layers):
             x, layer_scores = _Layer(self.config, name=f"layer_{i}")(x, mask, deterministic, scores)

@@ -14,7 +14,19 @@ from xtc_jax.kernels.layout import (
     unpack_base3,
     unpack_codes,
 )
-from xtc_jax.kernels.packed_matmul import ACTIVATIONS, BACKENDS, Choice, choose, integer_matmul, packed_matmul, prepare
+from xtc_jax.kernels.packed_matmul import (
+    ACTIVATIONS,
+    BACKENDS,
+    Choice,
+    FusedLayer,
+    FusedLinear,
+    choose,
+    fused_encoder,
+    integer_matmul,
+    packed_matmul,
+    prepare,
+    serves_encoder,
+)
 from xtc_jax.kernels.tensor import PackedTensor, pack_tensor
 
 __all__ = [
@@ -25,9 +37,12 @@ __all__ = [
     "PLANES256",
     "STORED_LAYOUTS",
     "Choice",
+    "FusedLayer",
+    "FusedLinear",
     "PackedTensor",
     "choose",
     "code_width",
+    "fused_encoder",
     "has_illegal_code",
     "integer_matmul",
     "pack_base3",
@@ -36,6 +51,7 @@ __all__ = [
     "packed_matmul",
     "packed_width",
     "prepare",
+    "serves_encoder",
     "stored_bits",
     "unpack_base3",
     "unpack_codes",

@@ -1,6 +1,19 @@
 """int8 activations times packed weights, one file per backend."""
 
 from xtc_jax.kernels.packed_matmul.api import BACKENDS, Choice, choose, integer_matmul, packed_matmul, prepare
+from xtc_jax.kernels.packed_matmul.cpu_encoder import FusedLayer, FusedLinear, fused_encoder, serves_encoder
 from xtc_jax.kernels.packed_matmul.reference import ACTIVATIONS
 
-__all__ = ["ACTIVATIONS", "BACKENDS", "CHIPS", "Choice", "choose", "integer_matmul", "packed_matmul", "prepare"]
+__all__ = [
+    "ACTIVATIONS",
+    "BACKENDS",
+    "Choice",
+    "FusedLayer",
+    "FusedLinear",
+    "choose",
+    "fused_encoder",
+    "integer_matmul",
+    "packed_matmul",
+    "prepare",
+    "serves_encoder",
+]

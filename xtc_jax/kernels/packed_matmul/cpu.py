@@ -1,8 +1,8 @@
 """``packed_matmul`` on a CPU: C++ behind XLA's FFI, from the packed bits, without a copy of the weights in int8.
 
-The library quantizes tokens and sums integers; the scales, the bias and the activation are XLA's, the same operations as those
-of ``reference.py``. The sources and the layout are in ``native/``. Inference alone: a call has no derivative, and ``vmap``
-makes one call after the other of it.
+One call quantizes tokens, sums integers, and finishes with the scales, the bias and the activation in the order and with the
+roundings of ``reference.py`` as XLA:CPU compiles it. The sources and the layout are in ``native/``; ``cpu_encoder.py`` has all
+layers of a BERT in one call. Inference alone: a call has no derivative, and ``vmap`` makes one call after the other of it.
 """
 
 import ctypes
@@ -31,7 +31,9 @@ ISAS = ("portable", "avx2", "avx512vnni")
 """Instruction sets, by their number in the library; each processor that has one has those before it."""
 VARIABLE = "XTC_CPU_ISA"
 _LANES, _LARGEST_K = 16, 2**17
-_TARGETS = {"xtc_native_floats": "xtc_floats", "xtc_native_integers": "xtc_integers"}
+_TARGETS = {f"xtc_native_{name}": f"xtc_{name}" for name in ("floats", "integers", "linear", "encoder")}
+FUSED_ACTIVATIONS = ("", "gelu", "relu")
+"""Those that the library computes, by their number in it; after others it leaves to XLA."""
 
 
 @functools.cache
@@ -152,25 +154,40 @@ def matmul(
         )
     if x_scale is None and weights.shape[1] == 0:
         x, x_scale = reference.quantize_tokens(x)
-    options = {"bits": weights.bits, "isa": ISAS.index(isa or instruction_set()), "threads": threads}
-    if x_scale is None:
-        sums, x_scale = _floats(x.astype(jnp.float32), weights, options)
-    else:
+    options = call_options(isa, threads) | {"bits": np.int64(weights.bits)}
+    if x_scale is not None:
         sums = _integers(x, weights, options)
-    return sums if dtype == jnp.int32 else reference.epilogue(sums, x_scale, weights.scale, bias, activation, dtype)
+        return sums if dtype == jnp.int32 else reference.epilogue(sums, x_scale, weights.scale, bias, activation, dtype)
+    if dtype == jnp.int32:
+        return _floats(x.astype(jnp.float32), weights, options)[0]
+    fused = activation if activation in FUSED_ACTIVATIONS else ""
+    y = _linear(x.astype(jnp.float32), weights, bias, options | {"activation": np.int64(FUSED_ACTIVATIONS.index(fused))})
+    return (y if fused == activation else reference.ACTIVATIONS[activation](y)).astype(dtype)
 
 
-def _floats(x: Array, weights: PackedTensor, options: dict[str, int]) -> tuple[Array, Array]:
+def call_options(isa: str = "", threads: int = 0) -> dict[str, np.int64]:
+    """What every call of the library is told."""
+    return {"isa": np.int64(ISAS.index(isa or instruction_set())), "threads": np.int64(threads)}
+
+
+def _floats(x: Array, weights: PackedTensor, options: dict[str, np.int64]) -> tuple[Array, Array]:
     """Sums ``(M, N)`` and scales ``(M, 1)`` of float tokens."""
     m, n = x.shape[0], weights.shape[0]
     results = jax.ShapeDtypeStruct((m, n), jnp.int32), jax.ShapeDtypeStruct((m, 1), jnp.float32)
-    call = jax.ffi.ffi_call("xtc_native_floats", results, vmap_method="sequential")
-    sums, scale = call(x, weights.codes, **{name: np.int64(value) for name, value in options.items()})
+    sums, scale = jax.ffi.ffi_call("xtc_native_floats", results, vmap_method="sequential")(x, weights.codes, **options)
     return sums, scale
 
 
-def _integers(x: Array, weights: PackedTensor, options: dict[str, int]) -> Array:
+def _integers(x: Array, weights: PackedTensor, options: dict[str, np.int64]) -> Array:
     """Sums ``(M, N)`` of int8 tokens."""
     results = jax.ShapeDtypeStruct((x.shape[0], weights.shape[0]), jnp.int32)
-    call = jax.ffi.ffi_call("xtc_native_integers", results, vmap_method="sequential")
-    return call(x, weights.codes, **{name: np.int64(value) for name, value in options.items()})
+    return jax.ffi.ffi_call("xtc_native_integers", results, vmap_method="sequential")(x, weights.codes, **options)
+
+
+def _linear(x: Array, weights: PackedTensor, bias: Array | None, options: dict[str, np.int64]) -> Array:
+    """The finished product ``(M, N)`` of float tokens, float32."""
+    m, n = x.shape[0], weights.shape[0]
+    results = jax.ShapeDtypeStruct((m, n), jnp.float32), jax.ShapeDtypeStruct((m, 1), jnp.float32)
+    added = jnp.zeros(0, jnp.float32) if bias is None else bias.astype(jnp.float32)
+    call = jax.ffi.ffi_call("xtc_native_linear", results, vmap_method="sequential")
+    return call(x, weights.codes, weights.scale.astype(jnp.float32), added, **options)[0]

@@ -3,17 +3,18 @@
 // Sums of 16 bits hold 128 steps (1 bit: 2 products of at most 128 each) or 64 (2 bits: at most 256): -32,768 at worst.
 #include "packed.h"
 #if defined(__x86_64__)
-#include <immintrin.h>
-
-#include <cstring>
-#define XTC_TARGET __attribute__((target("avx2")))
+#pragma GCC target("avx2,fma")
+#define XTC_REGISTER 32
+#include "attention.h"
+#include "epilogue.h"
+#include "rows.h"
 
 namespace xtc {
 namespace {
 
 constexpr std::size_t kMaxSteps = 128;
 
-XTC_TARGET void unpack(const std::uint8_t* weights, std::size_t steps, int bits, int plane, std::uint8_t* codes) {
+void unpack(const std::uint8_t* weights, std::size_t steps, int bits, int plane, std::uint8_t* codes) {
   const __m256i mask = _mm256_set1_epi8(static_cast<char>((1 << bits) - 1));
   const __m128i shift = _mm_cvtsi32_si128(bits * plane);
   for (std::size_t at = 0; at < steps * kStep; at += 32) {
@@ -25,8 +26,8 @@ XTC_TARGET void unpack(const std::uint8_t* weights, std::size_t steps, int bits,
 
 // Adds the products of ROWS tokens with one unpacked plane to sums (ROWS, 16).
 template <int ROWS>
-__attribute__((noinline)) XTC_TARGET void tile(const std::int8_t* x, std::size_t stride, const std::uint8_t* codes,
-                                               std::size_t steps, std::int32_t* sums) {
+__attribute__((noinline)) void tile(const std::int8_t* x, std::size_t stride, const std::uint8_t* codes,
+                                    std::size_t steps, std::int32_t* sums) {
   __m256i low[ROWS], high[ROWS];
 #pragma GCC unroll 6
   for (int r = 0; r < ROWS; ++r) low[r] = high[r] = _mm256_setzero_si256();
@@ -55,32 +56,31 @@ using Tile = void (*)(const std::int8_t*, std::size_t, const std::uint8_t*, std:
 const Tile kTiles[] = {tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
 constexpr std::size_t kMaxRows = 6;
 
-}  // namespace
-
-void product_avx2(const Problem& p, std::size_t group, std::size_t first_row, std::size_t last_row) {
-  const std::size_t most = p.bits == 1 ? kMaxSteps : kMaxSteps / 2, total = last_row - first_row;
-  const std::size_t blocks = (total + kMaxRows - 1) / kMaxRows, stride = p.k4 * 4;
-  const std::uint8_t* weights = p.weights + group * p.k4 * kStep;
+void product(const Problem& p, const Part& part) {
+  const std::size_t most = p.w.bits == 1 ? kMaxSteps : kMaxSteps / 2, total = part.last_row - part.first_row;
+  const std::size_t blocks = (total + kMaxRows - 1) / kMaxRows, stride = p.x.width, k4 = p.w.k4();
+  const std::uint8_t* weights = p.w.codes + part.group * k4 * kStep;
   alignas(64) std::uint8_t codes[kMaxSteps * kStep];
   alignas(64) std::int32_t sums[kRowsPerUnit * kLanes];
-  for (std::size_t plane = 0; plane < p.planes(); ++plane) {
-    if (group * p.group_width() + plane * kLanes >= p.n) return;
+  for (std::size_t plane = part.first_plane; plane < part.last_plane; ++plane) {
+    const std::size_t column = part.group * p.w.group_width() + plane * kLanes;
+    if (column >= p.w.n) return;
     std::memset(sums, 0, total * kLanes * sizeof(std::int32_t));
-    for (std::size_t from = 0; from < p.k4; from += most) {
-      const std::size_t steps = p.k4 - from < most ? p.k4 - from : most;
-      unpack(weights + from * kStep, steps, p.bits, static_cast<int>(plane), codes);
+    for (std::size_t from = 0; from < k4; from += most) {
+      const std::size_t steps = k4 - from < most ? k4 - from : most;
+      unpack(weights + from * kStep, steps, p.w.bits, static_cast<int>(plane), codes);
       for (std::size_t b = 0; b < blocks; ++b) {
         const std::size_t row = total * b / blocks, end = total * (b + 1) / blocks;
-        kTiles[end - row - 1](p.x + (first_row + row) * stride + 4 * from, stride, codes, steps, sums + row * kLanes);
+        kTiles[end - row - 1](p.x.codes + (part.first_row + row) * stride + 4 * from, stride, codes, steps, sums + row * kLanes);
       }
     }
-    for (std::size_t row = 0; row < total; ++row) store_plane(p, group, plane, first_row + row, sums + row * kLanes);
+    for (std::size_t row = 0; row < total; ++row) finish(p, column, part.first_row + row, sums + row * kLanes);
   }
 }
 
-}  // namespace xtc
-#else
-namespace xtc {
-void product_avx2(const Problem& p, std::size_t g, std::size_t a, std::size_t b) { product_portable(p, g, a, b); }
+}  // namespace
+
+const Kernels kernels_avx2 = {product, quantize_row, norm_row, attend};
+
 }  // namespace xtc
 #endif

@@ -13,8 +13,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LIBRARY = "libxtc_native.so"
-SOURCES = ("handlers.cpp", "portable.cpp", "avx2.cpp", "avx512vnni.cpp", "quantize.cpp")
-FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden", "-pthread")
+SOURCES = ("handlers.cpp", "portable.cpp", "avx2.cpp", "avx512vnni.cpp")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden", "-pthread", "-Wno-psabi")
 
 
 def compiler() -> str | None:

@@ -1,60 +1,79 @@
-// One call: quantize (or copy) the tokens, then multiply.
+// Products of the same tokens with one or more matrices, in units, and the call that makes one product.
 #pragma once
+#include <algorithm>
 #include <cstring>
-#include <memory>
 
 #include "packed.h"
 #include "schedule.h"
 
 namespace xtc {
 
-struct Call {
-  const float* floats;       // (m, k), or null where codes are given
-  const std::int8_t* codes;  // (m, k), or null
-  const std::uint8_t* weights;
-  std::size_t m, k, n;
-  int bits;
-  Isa isa;
-  std::int32_t* out;  // (m, n)
-  float* scale;       // (m,), where floats are given
+constexpr std::size_t kRowsAtOnce = 4;  // a unit of what is done to tokens one at a time
+
+inline std::size_t row_units(std::size_t rows) { return (rows + kRowsAtOnce - 1) / kRowsAtOnce; }
+
+// Calls act(row) for the rows of a unit.
+template <typename Act>
+void rows_of(std::size_t unit, std::size_t rows, Act act) {
+  for (std::size_t row = unit * kRowsAtOnce; row < rows && row < (unit + 1) * kRowsAtOnce; ++row) act(row);
+}
+
+// How the product of some tokens with a matrix is divided: by groups, by planes of a group where there would be few units for
+// many threads, and by tokens.
+struct Division {
+  std::size_t groups, planes, splits, rows, blocks;
+  Division(const Weight& w, std::size_t m, std::size_t threads)
+      : groups(w.groups()), planes(w.planes()), splits(1), rows(m), blocks((m + kRowsPerUnit - 1) / kRowsPerUnit) {
+    while (splits < 4 && units() % threads && units() < 8 * threads) splits *= 2;
+  }
+  std::size_t units() const { return groups * splits * blocks; }
+  Part part(std::size_t unit) const {
+    const std::size_t block = unit % blocks, split = unit / blocks % splits, each = planes / splits;
+    return {unit / blocks / splits, split * each, (split + 1) * each, rows * block / blocks, rows * (block + 1) / blocks};
+  }
 };
 
-inline void copy_row(const std::int8_t* x, std::size_t k, std::size_t width, std::int8_t* codes, std::int32_t* sum) {
+inline void copy_row(const std::int8_t* x, std::size_t k, const Tokens& to, std::size_t row) {
   std::int32_t total = 0;
   for (std::size_t i = 0; i < k; ++i) total += x[i];
+  std::int8_t* codes = to.codes + row * to.width;
   if (k) std::memcpy(codes, x, k);
-  if (width > k) std::memset(codes + k, 0, width - k);
-  *sum = total;
+  if (to.width > k) std::memset(codes + k, 0, to.width - k);
+  to.sum[row] = total;
 }
+
+// One product: of floats (m, k), which are quantized, or of codes (m, k), whose scales are given or not needed.
+struct Call {
+  const float* floats;       // or null
+  const std::int8_t* codes;  // or null
+  std::size_t m;
+  Isa isa;
+  float* scale;  // (m,), written where floats are given
+  Weight weight;
+  Activation activation;
+  std::int32_t* sums;  // (m, n), or null
+  float* out;          // (m, n), or null
+};
 
 template <typename Schedule>
 void multiply(const Call& call, std::size_t threads, Schedule schedule) {
-  constexpr std::size_t rows_at_once = 4;
   if (call.m == 0) return;
-  const std::size_t k4 = (call.k + 3) / 4, width = 4 * k4;
-  std::unique_ptr<std::int8_t[]> tokens(new std::int8_t[call.m * width + 1]);
+  const std::size_t k = call.weight.k, width = 4 * call.weight.k4();
+  std::unique_ptr<std::int8_t[]> codes(new std::int8_t[call.m * width + 1]);
   std::unique_ptr<std::int32_t[]> sums(new std::int32_t[call.m]);
-  const Problem problem{tokens.get(), sums.get(), call.weights, call.out, call.m, call.n, k4, call.bits};
-  const Product product = call.isa == kAvx512Vnni ? product_avx512vnni : call.isa == kAvx2 ? product_avx2 : product_portable;
-  auto phases = std::make_shared<Phases>();
-  phases->first.units = (call.m + rows_at_once - 1) / rows_at_once;
-  phases->first.work = [&](std::size_t unit) {
-    for (std::size_t row = unit * rows_at_once; row < call.m && row < (unit + 1) * rows_at_once; ++row) {
-      std::int8_t* to = tokens.get() + row * width;
-      if (call.floats)
-        quantize_row(call.isa, call.floats + row * call.k, call.k, width, to, &sums[row], call.scale + row);
-      else
-        copy_row(call.codes + row * call.k, call.k, width, to, &sums[row]);
-    }
+  const Tokens tokens{codes.get(), sums.get(), call.scale, width};
+  const Problem problem{tokens, call.weight, call.activation, call.sums, call.out};
+  const Kernels& isa = kernels(call.isa);
+  const Division division(call.weight, call.m, threads);
+  auto steps = std::make_shared<Steps>(std::vector<std::size_t>{row_units(call.m), division.units()});
+  steps->work = [&](std::size_t step, std::size_t unit) {
+    if (step) return isa.product(problem, division.part(unit));
+    rows_of(unit, call.m, [&](std::size_t row) {
+      call.floats ? isa.quantize_row(call.floats + row * k, k, tokens, row) : copy_row(call.codes + row * k, k, tokens, row);
+    });
   };
-  const std::size_t blocks = (call.m + kRowsPerUnit - 1) / kRowsPerUnit;
-  phases->second.units = problem.groups() * blocks;
-  phases->second.work = [&](std::size_t unit) {
-    const std::size_t block = unit % blocks;
-    product(problem, unit / blocks, call.m * block / blocks, call.m * (block + 1) / blocks);
-  };
-  const std::size_t most = phases->first.units > phases->second.units ? phases->first.units : phases->second.units;
-  run(phases, (threads < most ? threads : most) - (threads && most ? 1 : 0), schedule);
+  const std::size_t most = std::max(steps->units[0], steps->units[1]);
+  run(steps, std::min(threads, most) - (threads && most ? 1 : 0), schedule);
 }
 
 }  // namespace xtc

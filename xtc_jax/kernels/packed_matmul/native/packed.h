@@ -3,50 +3,96 @@
 // Layout of the weights: (groups, k4, 64) bytes. A group is 16 * P outputs, P = 8 / bits planes. In step s, byte 4 * i + kk,
 // bits bits * j upwards, is the code of output group * 16 * P + 16 * j + i at k = 4 * s + kk. What is padded has code 0.
 #pragma once
+#include <cfloat>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace xtc {
 
-constexpr std::size_t kLanes = 16;       // outputs of a plane
-constexpr std::size_t kStep = 64;        // bytes of a step: 16 outputs, 4 k each
-constexpr std::size_t kRowsPerUnit = 96; // tokens that one thread takes with a group: their codes stay in the L2 cache
+constexpr std::size_t kLanes = 16;        // outputs of a plane, and floats that are computed together
+constexpr std::size_t kStep = 64;         // bytes of a step: 16 outputs, 4 k each
+constexpr std::size_t kRowsPerUnit = 96;  // tokens that one thread takes with a group: their codes stay in the L2 cache
 
 enum Isa : int { kPortable = 0, kAvx2 = 1, kAvx512Vnni = 2 };
+enum Activation : int { kNone = 0, kGelu = 1, kRelu = 2 };
 
-struct Problem {
-  const std::int8_t* x;         // (m, 4 * k4), zeros beyond k
-  const std::int32_t* row_sum;  // (m,), of x
-  const std::uint8_t* weights;  // (groups, k4, 64)
-  std::int32_t* out;            // (m, n)
-  std::size_t m, n, k4;
+// A matrix (n, k) with its bias. A code c stands for 2c - 1 (1 bit) or c - 1 (2 bits), times the scale.
+struct Weight {
+  const std::uint8_t* codes;  // (groups, k4, 64)
+  const float* scale;         // (scales,): one, or one for each output
+  std::size_t scales;
+  const float* bias;  // (n,), or null
+  std::size_t n, k;
   int bits;
   std::size_t planes() const { return 8 / bits; }
+  std::size_t k4() const { return (k + 3) / 4; }
   std::size_t group_width() const { return kLanes * planes(); }
   std::size_t groups() const { return (n + group_width() - 1) / group_width(); }
 };
 
-// Writes out[first_row .. last_row) for the outputs of one group.
-using Product = void (*)(const Problem&, std::size_t group, std::size_t first_row, std::size_t last_row);
+// Quantized tokens.
+struct Tokens {
+  std::int8_t* codes;  // (m, width), zeros beyond k
+  std::int32_t* sum;   // (m,), of a row of codes
+  float* scale;        // (m,)
+  std::size_t width;   // 4 * k4
+};
 
-void product_portable(const Problem&, std::size_t, std::size_t, std::size_t);
-void product_avx2(const Problem&, std::size_t, std::size_t, std::size_t);
-void product_avx512vnni(const Problem&, std::size_t, std::size_t, std::size_t);
+// A product, and what follows it: the sums as they are, or activation(sums * scales + bias).
+struct Problem {
+  Tokens x;
+  Weight w;
+  Activation activation;
+  std::int32_t* sums;  // (m, n), or null
+  float* out;          // (m, n), where sums is null
+};
 
-// One token: codes (padded to width with zeros), their sum, and the scale. See quantize.cpp.
-void quantize_row(Isa isa, const float* x, std::size_t k, std::size_t width, std::int8_t* codes, std::int32_t* sum, float* scale);
+// A part of a problem: some planes of a group, for some tokens.
+struct Part {
+  std::size_t group, first_plane, last_plane, first_row, last_row;
+};
+
+// One head of the attention of one sentence. Rows of query, key, value and out are stride floats apart.
+struct Head {
+  const float *query, *key, *value;
+  const std::int32_t* mask;  // (length,), 0 for padding
+  std::size_t length, size, stride;
+  float* scratch;  // head_scratch(length, size) floats
+  float* out;
+};
+
+constexpr std::size_t kQueries = 8;  // computed together
+inline std::size_t padded(std::size_t length) { return (length + kLanes - 1) / kLanes * kLanes; }
+inline std::size_t head_scratch(std::size_t length, std::size_t size) {
+  return padded(length) * (size + kQueries + 1) + kQueries * size;
+}
+
+// What there is for each instruction set.
+struct Kernels {
+  void (*product)(const Problem&, const Part&);
+  void (*quantize_row)(const float* x, std::size_t k, const Tokens& to, std::size_t row);
+  // out = LayerNorm(x + residual): k floats each; out may be x or residual.
+  void (*norm_row)(const float* x, const float* residual, const float* weight, const float* bias, float eps, std::size_t k,
+                   float* out);
+  void (*attend)(const Head&);
+};
+
+extern const Kernels kernels_portable, kernels_avx2, kernels_avx512vnni;
+
+inline const Kernels& kernels(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == kAvx512Vnni) return kernels_avx512vnni;
+  if (isa == kAvx2) return kernels_avx2;
+#endif
+  return kernels_portable;
+}
 
 // The best that this processor has.
 Isa best_isa();
-
-// One plane of one row, from sums of codes: a code c stands for 2c - 1 (1 bit) or c - 1 (2 bits).
-inline void store_plane(const Problem& p, std::size_t group, std::size_t plane, std::size_t row, const std::int32_t* sums) {
-  const std::size_t column = group * p.group_width() + plane * kLanes;
-  if (column >= p.n) return;
-  const std::size_t count = p.n - column < kLanes ? p.n - column : kLanes;
-  const std::int32_t factor = p.bits == 1 ? 2 : 1, less = p.row_sum[row];
-  std::int32_t* out = p.out + row * p.n + column;
-  for (std::size_t i = 0; i < count; ++i) out[i] = factor * sums[i] - less;
-}
 
 }  // namespace xtc

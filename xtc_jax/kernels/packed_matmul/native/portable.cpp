@@ -1,24 +1,46 @@
-// The product in plain C++, for any processor.
-#include "packed.h"
+// Plain C++, for any processor.
+#define XTC_REGISTER 16
+#include "attention.h"
+#include "epilogue.h"
+#include "rows.h"
 
 namespace xtc {
+namespace {
 
-void product_portable(const Problem& p, std::size_t group, std::size_t first_row, std::size_t last_row) {
-  const std::uint8_t* weights = p.weights + group * p.k4 * kStep;
-  const int mask = (1 << p.bits) - 1;
-  for (std::size_t row = first_row; row < last_row; ++row) {
-    const std::int8_t* x = p.x + row * p.k4 * 4;
-    for (std::size_t plane = 0; plane < p.planes(); ++plane) {
-      const int shift = p.bits * static_cast<int>(plane);
+void product(const Problem& p, const Part& part) {
+  const std::uint8_t* weights = p.w.codes + part.group * p.w.k4() * kStep;
+  const int mask = (1 << p.w.bits) - 1;
+  for (std::size_t row = part.first_row; row < part.last_row; ++row) {
+    const std::int8_t* x = p.x.codes + row * p.x.width;
+    for (std::size_t plane = part.first_plane; plane < part.last_plane; ++plane) {
+      const std::size_t column = part.group * p.w.group_width() + plane * kLanes;
+      if (column >= p.w.n) break;
+      const int shift = p.w.bits * static_cast<int>(plane);
       std::int32_t sums[kLanes] = {};
-      for (std::size_t s = 0; s < p.k4; ++s) {
+      for (std::size_t s = 0; s < p.w.k4(); ++s) {
         const std::uint8_t* bytes = weights + s * kStep;
         for (std::size_t i = 0; i < kLanes; ++i)
           for (std::size_t kk = 0; kk < 4; ++kk) sums[i] += ((bytes[4 * i + kk] >> shift) & mask) * x[4 * s + kk];
       }
-      store_plane(p, group, plane, row, sums);
+      finish(p, column, row, sums);
     }
   }
+}
+
+}  // namespace
+
+const Kernels kernels_portable = {product, quantize_row, norm_row, attend};
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return kPortable;
+  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    return kAvx512Vnni;
+  return kAvx2;
+#else
+  return kPortable;
+#endif
 }
 
 }  // namespace xtc

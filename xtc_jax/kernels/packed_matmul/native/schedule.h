@@ -1,4 +1,4 @@
-// Two phases of units, the tokens and the products, divided among the caller and helpers.
+// Steps of units, one step after the other, divided among the caller and helpers.
 //
 // The caller works too, and waits only for units that another thread has begun: it cannot wait for ever where it runs on the
 // pool itself. A helper that comes late finds no unit left and touches nothing but its own reference to the counters.
@@ -9,38 +9,46 @@
 #include <memory>
 #include <thread>
 #include <utility>
+#include <vector>
 
 namespace xtc {
 
-struct Phase {
-  std::size_t units = 0;
-  std::function<void(std::size_t)> work;
-  std::atomic<std::size_t> next{0}, done{0};
+struct alignas(64) Counter {
+  std::atomic<std::size_t> next{0};
+  alignas(64) std::atomic<std::size_t> done{0};
 };
 
-struct Phases {
-  Phase first, second;
+struct Steps {
+  explicit Steps(std::vector<std::size_t> sizes) : units(std::move(sizes)), counters(new Counter[units.size()]) {}
+  const std::vector<std::size_t> units;       // of each step
+  const std::unique_ptr<Counter[]> counters;  // of each step
+  std::function<void(std::size_t step, std::size_t unit)> work;
 };
 
-inline void work_on(Phase& phase) {
-  for (std::size_t unit; (unit = phase.next.fetch_add(1, std::memory_order_relaxed)) < phase.units;) {
-    phase.work(unit);
-    phase.done.fetch_add(1, std::memory_order_release);
+inline void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+inline void work_on(Steps& steps) {
+  for (std::size_t step = 0; step < steps.units.size(); ++step) {
+    Counter& counter = steps.counters[step];
+    const std::size_t units = steps.units[step];
+    for (std::size_t unit; (unit = counter.next.fetch_add(1, std::memory_order_relaxed)) < units;) {
+      steps.work(step, unit);
+      counter.done.fetch_add(1, std::memory_order_release);
+    }
+    for (int turn = 0; counter.done.load(std::memory_order_acquire) < units; ++turn)
+      turn < 2000 ? pause() : std::this_thread::yield();
   }
-  for (int turn = 0; phase.done.load(std::memory_order_acquire) < phase.units; ++turn)
-    if (turn > 2000) std::this_thread::yield();
 }
 
 // schedule(task) hands a task to another thread, now or later; helpers: how many are asked for.
 template <typename Schedule>
-void run(const std::shared_ptr<Phases>& phases, std::size_t helpers, Schedule schedule) {
-  for (std::size_t i = 0; i < helpers; ++i)
-    schedule([phases] {
-      work_on(phases->first);
-      work_on(phases->second);
-    });
-  work_on(phases->first);
-  work_on(phases->second);
+void run(const std::shared_ptr<Steps>& steps, std::size_t helpers, Schedule schedule) {
+  for (std::size_t i = 0; i < helpers; ++i) schedule([steps] { work_on(*steps); });
+  work_on(*steps);
 }
 
 }  // namespace xtc
