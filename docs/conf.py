@@ -23,7 +23,7 @@ source_suffix = {".md": "markdown"}
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 4
 smartquotes = False
-suppress_warnings = ["myst.header", "toc.empty_glob"]
+suppress_warnings = ["myst.header"]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -51,11 +51,14 @@ html_theme_options = {
 xtc_reference.write_pages(HERE / "reference" / "generated")
 
 
-def _to_results(_: object, __: str, source: list[str]) -> None:
-    """Links to the table of measurements, which the site has as a page of its own."""
+def _adapt(_: object, name: str, source: list[str]) -> None:
+    """The table of measurements is a page of its own here, and pages that the menu does not name yet follow the guides."""
     source[0] = source[0].replace("](../benchmarks/README.md", "](results.md")
+    if name == "index":
+        others = [page.stem for page in sorted(HERE.glob("*.md")) if page.stem != name and f"\n{page.stem}\n" not in source[0]]
+        source[0] = source[0].replace("guides/deploying\n", "\n".join(["guides/deploying", *others, ""]))
 
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", _to_results)
+    app.connect("source-read", _adapt)

@@ -1,6 +1,5 @@
 """The documentation site: generated pages have every name, key and command, nothing warns, and links lead somewhere."""
 
-import fnmatch
 import importlib
 import pkgutil
 import re
@@ -67,11 +66,11 @@ def test_a_link_to_a_file_or_an_anchor_that_is_not_there_is_found(tmp_path):
     assert check_links.broken_links(tmp_path) == ["a.html: b.html#gone", "a.html: c.html", "b.html: none.png"]
 
 
-def test_every_page_is_in_the_menu():
-    menu = re.findall(r"^([\w/]+\*?)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE)
-    pages = {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in (ROOT / "docs").rglob("*.md")}
-    pages = {page for page in pages if not page.startswith(("index", "reference/generated/"))}
-    assert {page for page in pages if not any(fnmatch.fnmatch(page, pattern) for pattern in menu)} == set()
+def test_every_page_of_a_folder_is_in_the_menu():
+    """Those beside the index find their own way into it."""
+    menu = set(re.findall(r"^([\w/]+)$", (ROOT / "docs" / "index.md").read_text(), re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in (ROOT / "docs").glob("*/*.md")}
+    assert pages <= menu
 
 
 @pytest.mark.slow
