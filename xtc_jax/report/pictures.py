@@ -35,17 +35,15 @@ def size_against_metric(rows: Sequence[Row]) -> str:
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         for i, row in enumerate(rows):
-            value = 100 * row.value
-            axes.scatter(row.bytes / 1e6, value, s=70, color=_COLORS[i % len(_COLORS)], zorder=3)
-            side = {"ha": "left", "xytext": (9, 0)} if i == len(rows) - 1 else {"ha": "right", "xytext": (-9, 0)}
-            note = f"{row.stage}: {row.layers} layers, {row.bits} bit"
-            axes.annotate(note, (row.bytes / 1e6, value), textcoords="offset points", va="center", **side)
+            note, color = f"{row.stage}: {row.layers} layers, {row.bits} bit", _COLORS[i % len(_COLORS)]
+            axes.scatter(row.bytes / 1e6, 100 * row.value, s=70, color=color, label=note, zorder=3)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=8)
         sizes = [row.bytes / 1e6 for row in rows]
-        axes.set(xscale="log", xlim=(min(sizes) / 4, max(sizes) * 4), xlabel="weights, MB", ylabel=f"{rows[0].metric}, %")
+        axes.set(xscale="log", xlim=(min(sizes) / 2, max(sizes) * 2), xlabel="weights, MB", ylabel=f"{rows[0].metric}, %")
         axes.margins(y=0.25)
         axes.grid(alpha=0.3)
 
-    return _svg(paint, (8.2, 3.2))
+    return _svg(paint, (9.0, max(3.2, 0.4 + 0.2 * len(rows))))
 
 
 def learning_curves(history: StageHistory) -> str:
