@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from xtc_jax.kernels.packed_matmul.native import build
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -35,6 +37,13 @@ def test_the_wheel_holds_recipes_types_and_tuning_tables(wheel):
     assert {f"xtc_jax/deploy/remote_code/{name}_xtc.py" for name in ("configuration", "modeling")} <= names
     assert any(name.startswith("xtc_jax/kernels/packed_matmul/tuning/") for name in names)
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "configs"))]
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_native_kernel_for_any_python_where_there_is_a_compiler(wheel):
+    names, found = zipfile.ZipFile(wheel).namelist(), build.compiler() is not None
+    assert ("xtc_jax/kernels/packed_matmul/native/libxtc_native.so" in names) == found
+    assert wheel.name.split("-", 2)[2].startswith("py3-none-linux_" if found else "py3-none-any")
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 It imports nothing of the package, so that a build script can load it by its path.
 """
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -43,11 +44,11 @@ def build(folder: Path = HERE, extra: Sequence[str] = ()) -> Path:
 
 
 def _headers() -> str:
-    try:
-        import jax
-    except ImportError as error:
-        raise RuntimeError("JAX, whose headers are needed, is not installed") from error
-    return jax.ffi.include_dir()
+    """Of jaxlib, ``jax.ffi.include_dir()``, without importing it: a build has jaxlib alone."""
+    found = importlib.util.find_spec("jaxlib")
+    if found is None or found.origin is None:
+        raise RuntimeError("jaxlib, whose headers are needed, is not installed")
+    return str(Path(found.origin).parent / "include")
 
 
 if __name__ == "__main__":
