@@ -46,8 +46,8 @@ def export_onnx(packed: Path, out: Path, data: str, log: Callable[[str], None]) 
         (scratch / MODEL).write_bytes(onnx_model(model, file_layout(packed)).SerializeToString())
         log(f"onnx: {(scratch / MODEL).stat().st_size:,} bytes; running it beside the packed model")
         found = verify_onnx(scratch / MODEL, model, batches)
-        _write_json(scratch / "config.json", _config(model, data, found))
-        _write_tokenizer(packed, scratch, model.max_length)
+        write_json(scratch / "config.json", _config(model, data, found))
+        write_tokenizer(packed, scratch, model.max_length)
     return found
 
 
@@ -59,15 +59,16 @@ def _config(model: PackedModel, data: str, found: dict[str, Agreement]) -> dict[
     return raw
 
 
-def _write_tokenizer(packed: Path, target: Path, max_length: int) -> None:
+def write_tokenizer(packed: Path, target: Path, max_length: int) -> None:
     """The tokenizer with the task's length; the file's own limits are those of the checkpoint it came from."""
     raw = json.loads((packed / "tokenizer.json").read_text())
     strategy = {"direction": "Right", "max_length": max_length, "strategy": "LongestFirst", "stride": 0}
-    _write_json(target / "tokenizer.json", {**raw, "truncation": strategy, "padding": None})
+    write_json(target / "tokenizer.json", {**raw, "truncation": strategy, "padding": None})
     file = packed / "tokenizer_config.json"
     settings = json.loads(file.read_text()) if file.is_file() else {"tokenizer_class": "BertTokenizer"}
-    _write_json(target / "tokenizer_config.json", {**settings, "model_max_length": max_length})
+    write_json(target / "tokenizer_config.json", {**settings, "model_max_length": max_length})
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """JSON that a person can read."""
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")

@@ -120,6 +120,20 @@ def runtime_logits(session: Any, batches: Sequence[Inputs]) -> np.ndarray:
     return np.concatenate([session.run(["logits"], rows)[0] for rows in batches])
 
 
+def accept(agreement: Agreement, file: str, run: str) -> Agreement:
+    """The agreement of a run.
+
+    Raises:
+      UserError: it is not accepted; names the file and the run.
+    """
+    if not agreement.accepted:
+        raise UserError(
+            f"{file}: does not agree with the packed model ({run}: median difference {agreement.median:.2g}, largest "
+            f"{agreement.maximum:.2g}, {agreement.other_labels} other labels); nothing is kept"
+        )
+    return agreement
+
+
 def verify_onnx(file: Path, model: PackedModel, batches: Sequence[Inputs]) -> dict[str, Agreement]:
     """Run the file with optimizations off and on.
 
@@ -133,10 +147,5 @@ def verify_onnx(file: Path, model: PackedModel, batches: Sequence[Inputs]) -> di
     found = {}
     for name, optimized in (("optimizations off", False), ("optimizations on", True)):
         agreement = compare(ours, runtime_logits(runtime_session(file, optimized), batches))
-        if not agreement.accepted:
-            raise UserError(
-                f"{file.name}: does not agree with the packed model ({name}: median difference {agreement.median:.2g}, largest "
-                f"{agreement.maximum:.2g}, {agreement.other_labels} other labels); nothing is kept"
-            )
-        found[name] = agreement
+        found[name] = accept(agreement, file.name, name)
     return found
