@@ -21,6 +21,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / ".jax_cache" / version)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
+import browsing
 import jax
 import numpy as np
 import pytest
@@ -50,6 +51,10 @@ def _no_onnx() -> str:
 
 def _no_libtpu() -> str:
     return "" if importlib.util.find_spec("libtpu") else "libtpu is not installed"
+
+
+def _no_other_jax() -> str:
+    return "" if os.environ.get("XTC_OTHER_PYTHON") else "XTC_OTHER_PYTHON names no interpreter with a newer JAX"
 
 
 def _no_pinned() -> str:
@@ -95,7 +100,9 @@ CHECKS = {
     "minutes": _no_minutes,
     "torch": _no_torch,
     "onnx": _no_onnx,
+    "browser": browsing.missing,
     "libtpu": _no_libtpu,
+    "other_jax": _no_other_jax,
     "native": _no_native,
     "pinned": _no_pinned,
     "actionlint": _no_actionlint,

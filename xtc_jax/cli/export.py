@@ -12,6 +12,8 @@ HELP = "write a packed model for another runtime, as small as it is packed"
 TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "onnx": ("xtc_jax.deploy.directory", "export_onnx"),
+        "web": ("xtc_jax.deploy.web", "export_web"),
+        "stablehlo": ("xtc_jax.deploy.stablehlo", "export_stablehlo"),
     }
 )
 """``target -> (module, function)``; the function takes the packed directory, the new one, the data and a log."""
