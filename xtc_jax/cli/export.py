@@ -14,6 +14,7 @@ TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "onnx": ("xtc_jax.deploy.directory", "export_onnx"),
         "web": ("xtc_jax.deploy.web", "export_web"),
         "stablehlo": ("xtc_jax.deploy.stablehlo", "export_stablehlo"),
+        "huggingface": ("xtc_jax.deploy.huggingface", "export_huggingface"),
     }
 )
 """``target -> (module, function)``; the function takes the packed directory, the new one, the data and a log."""
