@@ -7,6 +7,7 @@ import numpy as np
 import packed_models
 import pytest
 import toy
+from tiers import sweep
 
 from xtc_jax.deploy.huggingface import torch_logits, write_files
 from xtc_jax.deploy.verify import compare, packed_logits, sample_inputs
@@ -14,16 +15,16 @@ from xtc_jax.formats import load_packed, read_safetensors, save_packed
 from xtc_jax.kernels import BASE3, PLANES256
 
 pytestmark = pytest.mark.torch
-IN_MINUTE = ("1 bit", "split", "4 bits, asymmetric, static", "2 bits, row scales")
-KINDS = [pytest.param(kind, marks=[] if kind in IN_MINUTE else pytest.mark.slow) for kind in packed_models.MAKERS]
 
 
-@pytest.fixture(autouse=True)
-def modules_in_a_directory_of_their_own(monkeypatch, tmp_path_factory):
-    """Where transformers copies the code of a directory before it imports it."""
+@pytest.fixture(autouse=True, scope="module")
+def modules_in_a_directory_of_their_own(tmp_path_factory):
+    """Where transformers copies the code of a directory before it imports it; one for all, as it stays in ``sys.path``."""
     from transformers import dynamic_module_utils
 
-    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        yield
 
 
 def written(directory: Path, kind: str, layout: str = PLANES256) -> tuple[Path, Path]:
@@ -48,7 +49,7 @@ def assert_agrees(packed: Path, target: Path) -> None:
     assert found.other_labels == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sweep(packed_models.MAKERS, fast=2))
 def test_every_kind_of_packed_model_has_the_same_logits_in_pytorch(tmp_path, kind):
     assert_agrees(*written(tmp_path, kind))
 
@@ -112,10 +113,8 @@ def test_a_move_to_another_type_unpacks_anew(tmp_path):
     from transformers import AutoModelForSequenceClassification
 
     packed, target = written(tmp_path, "1 bit")
-    (rows, *_), model = sample_inputs(load_packed(packed)), AutoModelForSequenceClassification.from_pretrained(
-        target, trust_remote_code=True
-    )
-    inputs = {name: torch.from_numpy(value) for name, value in rows.items()}
+    model = AutoModelForSequenceClassification.from_pretrained(target, trust_remote_code=True)
+    inputs = {name: torch.from_numpy(value) for name, value in sample_inputs(load_packed(packed))[0].items()}
     query = model.bert.encoder.layer[0].attention.self.query
     before = model(**inputs).logits
     assert query._unpacked is not None

@@ -108,10 +108,12 @@ def torch_name(name: str) -> str:
 
 def _config(model: PackedModel, raw: dict[str, Any], tensors: dict[str, np.ndarray]) -> dict[str, Any]:
     quantization = raw["quantization"]
-    weights = {
+    weights: dict[str, Any] = {
         torch_name(path).removesuffix(".weight"): _entry(entry, len(tensors[f"{path}.scale"]))
         for path, entry in quantization["weights"].items()
     }
+    # Halves of a split weight that are floats, so that the model knows that there are halves.
+    weights |= {torch_name(path).removesuffix(".weight"): None for path in tensors if path.endswith(("/first", "/second"))}
     known = {key: quantization[key] for key in ("format_version", "layout")}
     automatic = {"AutoConfig": "configuration_xtc.XtcBertConfig"}
     automatic["AutoModelForSequenceClassification"] = "modeling_xtc.XtcBertForSequenceClassification"

@@ -76,7 +76,7 @@ class Matrix(nn.Module):
         return 2 * codes - 1 if bits == 1 else codes - (1 if bits == 2 else 2 ** (bits - 1))
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Rows as floats, ``(len(ids), k)``."""
+        """Rows as float32, ``(len(ids), k)``."""
         if self.spec is None:
             return self.weight[ids].float()
         (n, k), values = self.shape, self.integers(self.weight[ids])
@@ -189,7 +189,8 @@ class XtcEmbedding(Matrix):
     """A packed table; rows are unpacked when they are looked up."""
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.rows(ids.reshape(-1)).reshape(*ids.shape, -1)
+        kind = (self.weight if self.spec is None else self.weight_scale).dtype  # that of the rest of the model
+        return self.rows(ids.reshape(-1)).reshape(*ids.shape, -1).to(kind)
 
 
 class XtcSplitEmbedding(nn.Module):
