@@ -22,6 +22,7 @@ def test_the_exported_directory_is_small_verified_and_has_the_limits_of_the_task
     out, packed = tmp_path / "out", run / "work" / "packed"
     assert main(["export", str(packed), str(out), "--to=onnx", f"--data={run / 'data'}"]) == 0
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()) == [
+        "README.md",
         "config.json",
         "onnx/model.onnx",
         "tokenizer.json",

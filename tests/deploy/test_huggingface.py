@@ -29,7 +29,7 @@ def modules_in_a_directory_of_their_own(tmp_path_factory):
 
 def written(directory: Path, kind: str, layout: str = PLANES256) -> tuple[Path, Path]:
     """A packed directory, and the one for transformers."""
-    packed, target = directory / "packed", directory / f"for_{len(kind)}_{kind.split()[0]}"
+    packed, target = directory / "packed", directory / f"for_{len(kind)}_{kind.split(maxsplit=1)[0]}"
     tokenizer = directory / "tokenizer"
     tokenizer.mkdir()
     toy.tokenizer().save(str(tokenizer / "tokenizer.json"))

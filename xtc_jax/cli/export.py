@@ -26,13 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", type=Path, help="new directory")
     parser.add_argument("--to", choices=tuple(TARGETS), required=True, help="form of the target")
     parser.add_argument("--data", default="", help="validation data to compare on (default: token ids drawn at random)")
+    parser.add_argument("--license", default="", help="for the model card: an identifier of the hub, such as apache-2.0")
+    parser.add_argument("--base-model", default="", help="for the model card: the hub's id of the checkpoint it began with")
 
 
 def run(arguments: argparse.Namespace, _: list[str]) -> None:
     """Export, verify, and print how the runtimes agree and how large the files are."""
+    from xtc_jax.deploy.card import CARD, check_hub_id, complete_card
+
+    check_hub_id(arguments.base_model)
     module, function = TARGETS[arguments.to]
     export = getattr(importlib.import_module(module), function)
     found = export(arguments.model, arguments.out, arguments.data, progress_lines())
+    if (arguments.out / CARD).is_file():
+        complete_card(arguments.out / CARD, arguments.license, arguments.base_model)
     for name, agreement in found.items():
         print(
             f"{name}: {agreement.rows:,} rows, logits differ by {agreement.median:.1e} (median) and {agreement.maximum:.1e} at "

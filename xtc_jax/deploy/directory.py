@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from xtc_jax.bert import config_to_dict
+from xtc_jax.deploy.card import write_card
 from xtc_jax.deploy.onnx import onnx_model
 from xtc_jax.deploy.onnx_graph import require
 from xtc_jax.deploy.verify import Agreement, data_inputs, sample_inputs, verify_onnx
@@ -48,6 +49,7 @@ def export_onnx(packed: Path, out: Path, data: str, log: Callable[[str], None]) 
         found = verify_onnx(scratch / MODEL, model, batches)
         write_json(scratch / "config.json", _config(model, data, found))
         write_tokenizer(packed, scratch, model.max_length)
+        write_card(scratch, packed, model, "onnx", found, data)
     return found
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from xtc_jax.bert import config_to_dict
+from xtc_jax.deploy.card import write_card
 from xtc_jax.deploy.directory import write_json, write_tokenizer
 from xtc_jax.deploy.verify import Agreement, Inputs, accept, compare, data_inputs, packed_logits, sample_inputs
 from xtc_jax.errors import UserError
@@ -56,6 +57,7 @@ def export_huggingface(packed: Path, out: Path, data: str, log: Callable[[str], 
         config = json.loads((scratch / "config.json").read_text())
         checked = {"verified_on": data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
         write_json(scratch / "config.json", {**config, "xtc_export": checked})
+        write_card(scratch, packed, model, "huggingface", found, data)
     return found
 
 

@@ -22,7 +22,7 @@ class XtcBertConfig(BertConfig):
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        """Read ``config.json``; the block for the classes that must refuse it is dropped, and written again when it is saved."""
+        """Read ``config.json``; the block for the classes that must refuse it is dropped here, and written again."""
         kept = {key: value for key, value in config_dict.items() if key != "quantization_config"}
         return super().from_dict(kept, **kwargs)
 

@@ -57,6 +57,7 @@ class Matrix(nn.Module):
 
     @property
     def base3(self) -> bool:
+        """Whether five ternary codes share a byte."""
         return self.layout == "base3.v1" and self.spec["bits"] == 2
 
     @property
@@ -112,7 +113,8 @@ class Product(Matrix):
         scaled = spec is not None and spec["groups"] in (1, self.shape[0]) and not spec["zero_points"]
         return bool(scaled and spec["activation_bits"] and spec["activation_symmetric"])
 
-    def forward(self, x: Tensor, input_range: Tensor | None) -> Tensor:
+    def product(self, x: Tensor, input_range: Tensor | None) -> Tensor:
+        """Of float32 ``x``; ``input_range``, ``(2,)``, is there where the range is static."""
         if self._unpacked is None:
             self._unpacked = self.integers(self.weight) if self.sums_integers else self.all_rows()
         if self.sums_integers:  # float32 sums of integers this small are exact
@@ -163,7 +165,8 @@ class XtcLinear(Product):
         _add_bias_and_range(self, shape[0], [spec])
 
     def forward(self, x: Tensor) -> Tensor:
-        return (super().forward(x.float(), getattr(self, "input_range", None)) + self.bias.float()).to(x.dtype)
+        """``x W^T + b`` in the type of ``x``."""
+        return (self.product(x.float(), getattr(self, "input_range", None)) + self.bias.float()).to(x.dtype)
 
 
 class XtcSplitLinear(nn.Module):
@@ -175,8 +178,9 @@ class XtcSplitLinear(nn.Module):
         _add_bias_and_range(self, shape[0], specs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``x W^T + b`` in the type of ``x``."""
         wide, bounds = x.float(), getattr(self, "input_range", None)
-        return (self.first(wide, bounds) + self.second(wide, bounds) + self.bias.float()).to(x.dtype)
+        return (self.first.product(wide, bounds) + self.second.product(wide, bounds) + self.bias.float()).to(x.dtype)
 
 
 def _add_bias_and_range(module: nn.Module, n: int, specs: list[dict[str, Any] | None]) -> None:
@@ -189,6 +193,7 @@ class XtcEmbedding(Matrix):
     """A packed table; rows are unpacked when they are looked up."""
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Rows of the table, ``(*ids.shape, k)``."""
         kind = (self.weight if self.spec is None else self.weight_scale).dtype  # that of the rest of the model
         return self.rows(ids.reshape(-1)).reshape(*ids.shape, -1).to(kind)
 
@@ -201,6 +206,7 @@ class XtcSplitEmbedding(nn.Module):
         self.first, self.second = (XtcEmbedding(spec, shape, layout) for spec in specs)
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Rows of the table, ``(*ids.shape, k)``."""
         return self.first(ids) + self.second(ids)
 
 
@@ -208,7 +214,6 @@ class XtcBertForSequenceClassification(BertForSequenceClassification):
     """transformers' BERT with packed Linears and tables; for inference."""
 
     config_class = XtcBertConfig
-    _no_split_modules: list[str] = []
 
     def __init__(self, config: XtcBertConfig) -> None:
         super().__init__(config)
