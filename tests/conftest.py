@@ -1,9 +1,11 @@
 """What every test runs under: four fake devices, strict dtype promotion, warnings as errors, checked array types."""
 
+import atexit
 import importlib.metadata
 import importlib.util
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -21,6 +23,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).resolve().parents[1] / ".jax_cache" / version)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 
+# Where transformers copies the code of an exported directory before it imports it; one for a process, as it stays in sys.path.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="xtc_modules_")
+
 import browsing
 import jax
 import numpy as np
@@ -29,6 +34,7 @@ import pytest
 from xtc_jax.data.pinned import PINNED, RESOURCES, pinned_directory
 from xtc_jax.errors import UserError
 
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_threefry_partitionable", True)
 
@@ -47,6 +53,11 @@ def _no_torch() -> str:
 def _no_onnx() -> str:
     installed = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime"))
     return "" if installed else "onnx and onnxruntime are not installed"
+
+
+def _no_serve() -> str:
+    installed = all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn", "prometheus_client"))
+    return "" if installed else "fastapi, uvicorn and prometheus_client are not installed"
 
 
 def _no_libtpu() -> str:
@@ -101,6 +112,7 @@ CHECKS = {
     "torch": _no_torch,
     "onnx": _no_onnx,
     "browser": browsing.missing,
+    "serve": _no_serve,
     "libtpu": _no_libtpu,
     "other_jax": _no_other_jax,
     "native": _no_native,

@@ -17,16 +17,6 @@ from xtc_jax.kernels import BASE3, PLANES256
 pytestmark = pytest.mark.torch
 
 
-@pytest.fixture(autouse=True, scope="module")
-def modules_in_a_directory_of_their_own(tmp_path_factory):
-    """Where transformers copies the code of a directory before it imports it; one for all, as it stays in ``sys.path``."""
-    from transformers import dynamic_module_utils
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        yield
-
-
 def written(directory: Path, kind: str, layout: str = PLANES256) -> tuple[Path, Path]:
     """A packed directory, and the one for transformers."""
     packed, target = directory / "packed", directory / f"for_{len(kind)}_{kind.split(maxsplit=1)[0]}"

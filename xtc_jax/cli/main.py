@@ -11,7 +11,7 @@ from types import MappingProxyType, ModuleType
 from typing import NoReturn
 
 from xtc_jax import __version__
-from xtc_jax.cli import aot, augment, benchmark, compress, convert, doctor, evaluate, export, inspect, predict, report
+from xtc_jax.cli import aot, augment, benchmark, compress, convert, doctor, evaluate, export, inspect, predict, report, serve
 from xtc_jax.errors import Preempted, UserError
 
 # Heavy imports stand inside the commands, so that --help and mistakes answer at once.
@@ -19,7 +19,7 @@ from xtc_jax.errors import Preempted, UserError
 GROUPS: Mapping[str, Mapping[str, ModuleType]] = MappingProxyType(
     {
         "make a model small": {"compress": compress, "augment": augment, "report": report},
-        "use it": {"predict": predict, "evaluate": evaluate},
+        "use it": {"predict": predict, "evaluate": evaluate, "serve": serve},
         "look into it, and take it elsewhere": {"inspect": inspect, "export": export, "convert": convert},
         "plan and measure": {"doctor": doctor, "aot": aot, "benchmark": benchmark},
     }

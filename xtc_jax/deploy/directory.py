@@ -57,7 +57,10 @@ def _config(model: PackedModel, data: str, found: dict[str, Agreement]) -> dict[
     raw = config_to_dict(model.config, "BertForSequenceClassification")
     # transformers.js asks for an 8-bit file of its own unless it is told that this one is the model.
     raw["transformers.js_config"] = {"dtype": "fp32"}
-    raw["xtc_export"] = {"verified_on": data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
+    # What xtc serve has to know, and a BERT's config does not say.
+    given = {"texts": len(model.task.text), "max_length": model.max_length, "mixes": model.mixes_inputs}
+    verified = {"verified_on": data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
+    raw["xtc_export"] = {"input": given, **verified}
     return raw
 
 

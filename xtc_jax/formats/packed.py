@@ -59,6 +59,12 @@ class PackedModel:
     task: Task
     max_length: int
 
+    @property
+    def mixes_inputs(self) -> bool:
+        """Whether an answer depends on the inputs beside it: the range of an activation is that of the whole batch."""
+        specs = [leaf.activation for leaf in _leaves(self.params).values() if _is_packed(leaf)]
+        return any(isinstance(spec, ActivationSpec) and spec.range == "tensor" for spec in specs)
+
 
 def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: str = PLANES256) -> None:
     """Write a packed model directory; it appears at once, complete, and replaces one that exists.

@@ -97,7 +97,7 @@ def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.nd
             raise UserError(f"input {i + 1} has {len(text)} text(s); this model takes {wanted}, a pair separated by a tab")
     tokens = tokenize(predictor.tokenizer, texts, predictor.model.max_length)
     config = predictor.model.config
-    batch = min(_BATCH, 1 << (len(texts) - 1).bit_length())
+    batch = _batch_size(len(texts))
     dataset = Dataset(
         tokens, np.zeros(len(texts), np.int32), batch, default_buckets(predictor.model.max_length), config.pad_token_id
     )
@@ -108,21 +108,43 @@ def text_logits(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> np.nd
     return logits
 
 
+def _batch_size(inputs: int) -> int:
+    return min(_BATCH, 1 << (inputs - 1).bit_length())
+
+
+def warm_up(predictor: Predictor, most: int) -> int:
+    """Compile, or read from the cache, every shape that a batch of up to ``most`` inputs can have; returns how many."""
+    lengths, sizes = default_buckets(predictor.model.max_length), sorted({_batch_size(i) for i in range(1, most + 1)})
+    for size in sizes:
+        for length in lengths:
+            zeros = jnp.zeros((size, length), jnp.int32)
+            jax.block_until_ready(predictor.forward(predictor.params, zeros, zeros, zeros + 1))
+    return len(sizes) * len(lengths)
+
+
 def predict(predictor: Predictor, texts: Sequence[tuple[str, ...]]) -> list[Prediction]:
     """Classify (or rate) texts; each is a tuple of one text, or of the two of a pair."""
     if not texts:
         return []
     config = predictor.model.config
-    logits = text_logits(predictor, texts)
-    if config.regression:
+    return answers(config.labels, config.regression, text_logits(predictor, texts))
+
+
+def answers(labels: tuple[str, ...], regression: bool, logits: np.ndarray) -> list[Prediction]:
+    """What logits ``(inputs, labels)`` say.
+
+    >>> answers(("bad", "good"), False, np.array([[0.0, np.log(3)]]))[0].label
+    'good'
+    """
+    if regression:
         return [Prediction(None, float(row[0]), {}) for row in logits]
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    answers = []
+    found = []
     for row in shifted / shifted.sum(axis=1, keepdims=True):
         best = int(row.argmax())
-        named = {label: float(p) for label, p in zip(config.labels, row, strict=True)}
-        answers.append(Prediction(config.labels[best], float(row[best]), named))
-    return answers
+        named = {label: float(p) for label, p in zip(labels, row, strict=True)}
+        found.append(Prediction(labels[best], float(row[best]), named))
+    return found
 
 
 def read_lines(stream: BinaryIO, where: str) -> list[str]:

@@ -46,7 +46,8 @@ class Matrix(nn.Module):
 
     def __init__(self, spec: dict[str, Any] | None, shape: tuple[int, int], layout: str) -> None:
         super().__init__()
-        self.spec, self.shape, self.layout = spec, shape, layout
+        self.spec: Any = spec
+        self.shape, self.layout = shape, layout
         if spec is None:
             self.register_buffer("weight", torch.zeros(shape))
             return
@@ -125,6 +126,7 @@ class Product(Matrix):
 
 def _bounds(x: Tensor, spec: dict[str, Any], input_range: Tensor | None) -> tuple[Tensor, Tensor]:
     if spec["activation_range"] == "static":
+        assert input_range is not None, "a static range has been asked for and none is there"
         low, high = input_range.float()
         return low, high
     if spec["activation_range"] == "tensor":

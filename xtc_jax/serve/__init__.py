@@ -1,0 +1,1 @@
+"""``xtc serve``: a packed model, or its ONNX export, over HTTP."""
