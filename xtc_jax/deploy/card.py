@@ -5,6 +5,7 @@ packed directory, from its ``results.json`` and the records of its stages. What 
 """
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -158,7 +159,7 @@ def _base(record: Records) -> dict[str, str]:
 def _eval_results(model: PackedModel, results: Records) -> list[Any]:
     from huggingface_hub import EvalResult
 
-    found = next((each for each in results.values() if each.get("path")), {"metrics": {}})
+    metrics: dict[str, float] = next((each["metrics"] for each in results.values() if each.get("path")), {})
     return [
         EvalResult(
             task_type="text-classification",
@@ -170,7 +171,7 @@ def _eval_results(model: PackedModel, results: Records) -> list[Any]:
             metric_name=metric,
             metric_value=value,
         )
-        for metric, value in found["metrics"].items()
+        for metric, value in metrics.items()
     ]
 
 
@@ -198,10 +199,9 @@ def _sizes(packed: Path, files: Mapping[str, int], results: Records) -> str:
 
 def _making(model: PackedModel, packed: Path, results: Records, record: Records) -> str:
     config, entries = model.config, file_account(packed)[0]
-    bits: Counter[float] = Counter()
+    bits: Counter[float] = Counter()  # parameters by width
     for entry in entries:
-        rows, columns = (*entry.shape, 1)[:2]
-        bits[entry.bits] += rows * columns
+        bits[entry.bits] += math.prod(entry.shape)
     stored = ", ".join(f"{count:,} of {width:g} bit{'s' * (width != 1)}" for width, count in sorted(bits.items()))
     text = (
         f"{config.num_hidden_layers} layers of width {config.hidden_size}, {config.num_attention_heads} heads, "

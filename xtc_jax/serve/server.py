@@ -13,6 +13,8 @@ PACKAGES = ("fastapi", "uvicorn", "prometheus_client")
 GRACE = 60
 """Seconds that requests may take to end after SIGTERM."""
 
+_BACKLOG = 1024
+
 
 def require_server() -> None:
     """Check that the packages of the extra ``[serve]`` are there.
@@ -68,8 +70,13 @@ def serve(directory: Path, runtime: str, host: str, port: int, limits: Limits, m
         app = make_app(runner, limits, most)
         log(f"{directory}: {runtime}, {shapes} shape(s) ready; requests share a run: {'yes' if runner.merges else 'no'}")
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
-        for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them once more when it has ended
-            signal.signal(number, lambda *_: None)
+        server = uvicorn.Server(config)
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+        ):  # before uvicorn listens to them, and when it raises them again at its end
+            signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+        listener.listen(_BACKLOG)  # from here on a connection waits for the event loop to begin, and is not refused
         log(f"listening on http://{host}:{listener.getsockname()[1]} (POST /predict; /docs, /healthz, /metrics)")
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
         log(f"stopped: answered {app.state.answered} of {app.state.accepted} requests")
