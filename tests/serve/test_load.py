@@ -131,8 +131,8 @@ def test_ten_thousand_requests_of_32_clients_are_answered_right_as_fast_as_one_a
     median, tail = statistics.median(alone), float(np.quantile(seconds, 0.99))
     print(
         f"alone: median {1e3 * median:.2f} ms, {rate_alone:.0f} requests/s; {CLIENTS} clients: {min(rates):.0f} requests/s, "
-        f"median {1e3 * statistics.median(seconds):.1f} ms, p99 {1e3 * tail:.1f} ms = {tail / median:.1f} times it alone; resident "
-        f"{', '.join(f'{size / 1e6:.1f}' for size in memory)} MB"
+        f"median {1e3 * statistics.median(seconds):.1f} ms, p99 {1e3 * tail:.1f} ms = {tail / median:.1f} times it alone; "
+        f"resident {', '.join(f'{size / 1e6:.1f}' for size in memory)} MB"
     )
     assert len(seconds) == REQUESTS
     assert statistics.harmonic_mean(rates) >= rate_alone
