@@ -38,8 +38,8 @@ def run(arguments: argparse.Namespace, _: list[str]) -> None:
     module, function = TARGETS[arguments.to]
     export = getattr(importlib.import_module(module), function)
     found = export(arguments.model, arguments.out, arguments.data, progress_lines())
-    if (arguments.out / CARD).is_file():
-        complete_card(arguments.out / CARD, arguments.license, arguments.base_model)
+    for card in arguments.out.rglob(CARD) if arguments.license or arguments.base_model else ():
+        complete_card(card, arguments.license, arguments.base_model)
     for name, agreement in found.items():
         print(
             f"{name}: {agreement.rows:,} rows, logits differ by {agreement.median:.1e} (median) and {agreement.maximum:.1e} at "

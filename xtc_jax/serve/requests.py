@@ -106,6 +106,8 @@ def _input(value: Any, where: str, texts: int, characters: int) -> tuple[str, ..
             raise RefusedError(422, f"{where} is empty.")
         if len(part) > characters:
             raise RefusedError(413, f"{where} has {len(part)} characters; a text may have {characters}.")
-        if any("\ud800" <= character <= "\udfff" for character in part):
-            raise RefusedError(422, f"{where} holds half of a surrogate pair, which is no character.")
+        try:
+            part.encode()
+        except UnicodeEncodeError:
+            raise RefusedError(422, f"{where} holds half of a surrogate pair, which is no character.") from None
     return tuple(parts)
