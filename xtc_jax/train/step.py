@@ -76,7 +76,8 @@ def objective_losses(
 ) -> dict[str, Array]:
     """The values of :func:`objective_terms`, the teacher included; ``key`` is for dropout and rounding, None for neither."""
     keys = (None, None) if key is None else jax.random.split(key)
-    target = None if teacher is None else teacher_outputs(teaching(objective), teacher, batch)
+    taught = objective.teacher is not None and teacher is not None
+    target = teacher_outputs(teaching(objective), teacher, batch) if taught else None
     return {name: term.value() for name, term in objective_terms(objective, params, target, batch, *keys).items()}
 
 
