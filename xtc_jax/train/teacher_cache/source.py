@@ -25,7 +25,7 @@ class Targets:
     """Gives the target of every batch of a run, from the teacher or from the cache: the same bits either way.
 
     An example's entry is of its own padded length, the shortest bucket that it fits. A batch is read if all of its examples
-    have that length there, and otherwise computed as a whole: XLA may round otherwise at another length. At the first batch of
+    have that length there, and otherwise computed as a whole: XLA rounds otherwise at another length. At the first batch of
     every length the teacher runs once more, with the rows in another order and some of them gone; should an example's outputs
     differ then, batches of that length are always computed.
 
@@ -130,6 +130,7 @@ class Targets:
         if self._sound[width]:
             own = self._own[examples] == width
             self._keep(rows, examples[own], there[own], target, computing)
+        self._keep_shorter(width, rows, examples, there)
         return target
 
     def _state(self, width: int, examples: np.ndarray) -> int:
@@ -164,6 +165,23 @@ class Targets:
             costs, self._costs = self._costs, None
             if not on_first(costs.pays, *self._remaining):
                 self._give_up(f"{costs}: it does not pay")
+
+    def _keep_shorter(self, width: int, rows: Batch, examples: np.ndarray, there: np.ndarray) -> None:
+        """Run the teacher once more for examples that are here among longer ones, at their own length, and write them.
+
+        Without it, the few of an epoch would make many batches of the next one incomplete.
+        """
+        for length in [own for own, sound in self._sound.items() if own < width and sound]:
+            mine = self._own[examples] == length
+            wanted = bool(mine.any()) and self._store is not None and not self._store.has(examples[mine])
+            if all_least(int(not wanted)):
+                continue
+            short = {name: each[:, :length] if each.ndim == 2 else each for name, each in rows.items()}
+            chosen = np.zeros(len(rows["valid"]), bool)
+            chosen[there[mine]] = True
+            short = {**short, "valid": chosen, "attention_mask": short["attention_mask"] * chosen[:, None].astype(np.int32)}
+            target = self._teach(self._params, put_batch(short, self._mesh))
+            self._keep(short, examples[mine], there[mine], target, -1.0)
 
     def _read(self, rows: Batch, examples: np.ndarray, there: np.ndarray) -> Target:
         assert self._store is not None
