@@ -19,7 +19,7 @@ from xtc_jax.data import Dataset, train_batches
 from xtc_jax.parallel import make_mesh, put_batch, put_sharded
 from xtc_jax.quantize import named_rules
 from xtc_jax.recipe.schema import stage_config
-from xtc_jax.train import Objective, OptimizerSpec, init_state, learning_rates, make_optimizer, make_train_step
+from xtc_jax.train import Objective, OptimizerSpec, init_state, learning_rates, make_optimizer, make_taught_step
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPE, STEPS = toy.shape(1), 50
@@ -56,7 +56,7 @@ def recipe(root: str | Path) -> ConfigDict:
 def train(objective: Objective, mesh: jax.sharding.Mesh) -> tuple[list[float], np.ndarray]:
     """The losses of 50 steps, and the first step's clipped gradients in one vector."""
     optimizer = make_optimizer(OPTIMIZER)
-    step = make_train_step(objective, optimizer, mesh)
+    step = make_taught_step(objective, optimizer, mesh)
     state = put_sharded(init_state(toy.params(SHAPE, seed=1), optimizer, jax.random.key(0)), mesh)
     teacher = put_sharded(toy.params(SHAPE, seed=2), mesh)
     rates, losses, gradients = learning_rates(OPTIMIZER), [], np.zeros(0)

@@ -384,6 +384,12 @@ CASES = [
     (nothing, ("--config.quantize.granularity=7",), "groups of 7 do not divide"),
     (nothing, ("--config.quantize.split=True",), "config.quantize.split=True needs weight_bits=1 and an init of weight_bits=2"),
     (nothing, ("--config.compute_dtype=float16",), "config.compute_dtype='float16'; use one of float32, bfloat16"),
+    (
+        nothing,
+        ("--config.teacher_cache=plenty",),
+        "config.teacher_cache='plenty' is no size; use auto, off or a size such as 2GB",
+    ),
+    (nothing, ("--config.teacher_cache_dtype=int8",), "config.teacher_cache_dtype='int8'; use one of float32, bfloat16"),
     (nothing, ("--confg.seed=1",), "--confg.seed=1: not understood"),
 ]
 

@@ -11,7 +11,7 @@ import toy
 from xtc_jax.compress import DistillSpec, LayerMap
 from xtc_jax.parallel import make_mesh, put_batch, put_replicated, put_sharded
 from xtc_jax.quantize import named_rules
-from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_train_step
+from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_taught_step
 from xtc_jax.train.checkpoints import Progress, open_checkpoints
 
 CONFIG = toy.shape(1)
@@ -27,7 +27,7 @@ def trained(shape, steps, objective=GOAL, directory=None):
     dataset = toy.dataset(count=16, batch_size=16)
     batch, teacher = put_batch(dataset.batch(dataset.in_order()[0]), mesh), put_replicated(TEACHER, mesh)
     state = put_sharded(init_state(STUDENT, OPTIMIZER, jax.random.key(0)), mesh)
-    step, losses = make_train_step(objective, OPTIMIZER, mesh), []
+    step, losses = make_taught_step(objective, OPTIMIZER, mesh), []
     for _ in range(steps):
         if directory is not None:
             with open_checkpoints(directory, {}, 1, 0.0, print) as checkpoints:

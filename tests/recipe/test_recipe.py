@@ -82,6 +82,8 @@ def changed_by(change):
         (lambda c: c.quantize.update(match="evenly(6)"), ["quantize"]),
         (lambda c: c.update(compute_dtype="bfloat16"), list(STAGES)),
         (lambda c: c.data.update(labels=("a", "b")), list(STAGES)),
+        (lambda c: c.update(teacher_cache="2GB"), []),
+        (lambda c: c.update(teacher_cache_dtype="bfloat16"), ["reduce", "quantize"]),
     ],
     ids=[
         "nothing",
@@ -99,6 +101,8 @@ def changed_by(change):
         "match",
         "dtype",
         "labels",
+        "cache",
+        "rounded",
     ],
 )
 def test_a_change_changes_the_fingerprints_of_its_stage_and_of_what_is_built_on_it(change, stages):

@@ -17,7 +17,7 @@ from xtc_jax.formats import load_model
 from xtc_jax.parallel import choose_arithmetic, make_mesh, put_batch, put_replicated
 from xtc_jax.quantize import ActivationSpec, named_rules
 from xtc_jax.recipe.recipe import make_recipe
-from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_train_step, objective_losses
+from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_taught_step, objective_losses
 
 ARITHMETICS = ("int8", "float")
 SHAPE = replace(toy.FULL_SIZE, num_hidden_layers=2)
@@ -60,7 +60,7 @@ def losses_over(config, params, arithmetic, batch, steps):
         make_optimizer(OptimizerSpec(5e-5, 1000, 0)),
         make_mesh(),
     )
-    step = make_train_step(goal, optimizer, mesh)
+    step = make_taught_step(goal, optimizer, mesh)
     state = put_replicated(init_state(params, optimizer, jax.random.key(0)), mesh)
     teacher, placed, found = put_replicated(params, mesh), put_batch(batch, mesh), []
     for _ in range(steps):

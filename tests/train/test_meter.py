@@ -18,20 +18,20 @@ def ones(*shape):
 def test_losses_are_averaged_and_speed_is_of_data_and_steps_alone():
     counted = Meter(batch_size=8)
     for loss in (1.0, 3.0):
-        counted.add({"loss": jnp.float32(loss), "logit": jnp.float32(2 * loss)}, None, ())
+        counted.add({"loss": jnp.float32(loss), "logit": jnp.float32(2 * loss)})
     assert float(counted.latest[0]) == 3.0
     assert counted.means() == {"loss": 2.0, "logit": 4.0}
     assert counted.latest == []
-    speed = counted.speed({"data": 0.5, "step": 3.5, "eval": 100.0, "checkpoint": 7.0})
+    speed = counted.speed({"data": 0.5, "teacher": 1.5, "step": 2.0, "eval": 100.0, "checkpoint": 7.0})
     assert (speed["steps_per_second"], speed["examples_per_second"]) == (0.5, 4.0)
     assert counted.speed({"step": 1.0})["steps_per_second"] == 0.0
 
 
 def test_utilisation_is_flops_of_the_steps_by_time_and_peak_and_every_shape_is_counted_once(monkeypatch):
     counted, made = Meter(batch_size=8, peak_flops=1e6), []
-    monkeypatch.setattr(Meter, "_step_flops", lambda *a, count=Meter._step_flops: made.append(count(*a)) or made[-1])
+    monkeypatch.setattr(Meter, "_program_flops", lambda *a, count=Meter._program_flops: made.append(count(*a)) or made[-1])
     for rows in (8, 8, 16):
-        counted.add({"loss": jnp.float32(0)}, product, (ones(rows, 32), ones(32, 64)))
+        counted.add({"loss": jnp.float32(0)}, (product, (ones(rows, 32), ones(32, 64))))
     assert made == [2 * 8 * 32 * 64, 2 * 8 * 32 * 64, 2 * 16 * 32 * 64]
     assert len(counted._flops_of) == 2
     assert counted.speed({"step": 0.5})["mfu"] == pytest.approx(2 * 32 * 32 * 64 / 0.5 / 1e6)
@@ -47,7 +47,7 @@ def test_flops_are_those_of_one_device_and_take_no_second_compilation():
     try:
         product(rows, weights)
         assert len(compiled) == 1
-        assert Meter(8, 1.0)._step_flops(product, (rows, weights)) == 2 * 8 * 32 * 64 / 4
+        assert Meter(8, 1.0)._program_flops(product, (rows, weights)) == 2 * 8 * 32 * 64 / 4
         assert len(compiled) == 1
     finally:
         jax.monitoring.unregister_event_duration_listener(count)
@@ -55,7 +55,7 @@ def test_flops_are_those_of_one_device_and_take_no_second_compilation():
 
 def test_without_a_known_peak_there_is_no_utilisation():
     counted = Meter(batch_size=8)
-    counted.add({"loss": jnp.float32(0)}, product, (ones(8, 32), ones(32, 64)))
+    counted.add({"loss": jnp.float32(0)}, (product, (ones(8, 32), ones(32, 64))))
     assert "mfu" not in counted.speed({"step": 1.0})
 
 

@@ -21,7 +21,7 @@ from xtc_jax.train import (
     init_state,
     make_eval_step,
     make_optimizer,
-    make_train_step,
+    make_taught_step,
     objective_losses,
 )
 from xtc_jax.train.step import trainable
@@ -89,7 +89,7 @@ def arguments(case):
 @cache
 def program(case, dtype):
     """The jaxpr of one training step."""
-    step = make_train_step(objective(case, dtype), OPTIMIZER, make_mesh())
+    step = make_taught_step(objective(case, dtype), OPTIMIZER, make_mesh())
     return jax.make_jaxpr(step)(*arguments(case), np.float32(1e-3))
 
 

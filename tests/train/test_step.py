@@ -17,11 +17,12 @@ from xtc_jax.train import (
     init_state,
     make_eval_step,
     make_optimizer,
-    make_train_step,
+    make_taught_step,
     objective_losses,
 )
+from xtc_jax.train.objective import forward
 from xtc_jax.train.state import TrainState
-from xtc_jax.train.step import PROJECTION, forward, student_params, trainable
+from xtc_jax.train.step import PROJECTION, student_params, trainable
 
 TEACHER, STUDENT, LAYERS = toy.shape(2), toy.shape(1), layer_map((1,), 2)
 # Without activation bits: one ulp in an input can move an int8 level, and that is not what is tested here.
@@ -53,7 +54,7 @@ def one_step(objective, params, teacher, batch, devices):
     mesh = make_mesh(devices=jax.devices()[:devices])
     state = put_sharded(init_state(params, OPTIMIZER, jax.random.key(0)), mesh)
     placed = None if teacher is None else put_sharded(teacher, mesh)
-    state, losses = make_train_step(objective, OPTIMIZER, mesh)(state, placed, put_batch(batch, mesh), RATE)
+    state, losses = make_taught_step(objective, OPTIMIZER, mesh)(state, placed, put_batch(batch, mesh), RATE)
     return jax.device_get((state.params, state.opt_state.mu, losses))
 
 
@@ -170,7 +171,7 @@ def test_the_teacher_runs_without_dropout(teacher):
 def test_the_students_dropout_depends_on_the_step_and_on_nothing_else(student):
     objective = Objective(toy.shape(1, dropout=0.1), None, None, layer_map((), 1), DistillSpec())
     mesh = make_mesh()
-    step, batch = make_train_step(objective, OPTIMIZER, mesh), put_batch(a_batch(), mesh)
+    step, batch = make_taught_step(objective, OPTIMIZER, mesh), put_batch(a_batch(), mesh)
 
     def three_losses():
         state, losses = put_replicated(init_state(student, OPTIMIZER, jax.random.key(0)), mesh), []
@@ -187,7 +188,7 @@ def test_the_students_dropout_depends_on_the_step_and_on_nothing_else(student):
 @pytest.mark.parametrize("shape", [(4, 1, 1), (1, 2, 2)])
 def test_there_is_one_compilation_per_shape_whatever_the_mesh_and_the_learning_rate(student, caplog, shape):
     mesh = make_mesh(shape)
-    step = make_train_step(LABELS, OPTIMIZER, mesh)
+    step = make_taught_step(LABELS, OPTIMIZER, mesh)
     state = put_sharded(init_state(student, OPTIMIZER, jax.random.key(0)), mesh)
     placed = jax.tree.map(lambda leaf: leaf.sharding, state)
     batch = a_batch()
@@ -197,7 +198,7 @@ def test_there_is_one_compilation_per_shape_whatever_the_mesh_and_the_learning_r
             before, (state, _) = state, step(state, None, put_batch(given, mesh), np.float32(1e-3 * rate))
             assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before))  # donated
     compiled = [text for text in caplog.messages if text.startswith("Finished XLA compilation of")]
-    assert [text.split()[4] for text in compiled] == ["jit(step)"] * 2
+    assert [text.split()[4] for text in compiled] == ["jit(taught)"] * 2
     assert int(state.step) == 5
     assert jax.tree.map(lambda leaf: leaf.sharding, state) == placed
 
@@ -205,7 +206,7 @@ def test_there_is_one_compilation_per_shape_whatever_the_mesh_and_the_learning_r
 def test_the_learning_rate_is_an_argument_of_the_step(student):
     """At rate 0 nothing moves but the moments; twice the rate is twice the way."""
     mesh = make_mesh()
-    step, batch = make_train_step(LABELS, OPTIMIZER, mesh), put_batch(a_batch(), mesh)
+    step, batch = make_taught_step(LABELS, OPTIMIZER, mesh), put_batch(a_batch(), mesh)
 
     def weight_after(rate):
         state, _ = step(put_replicated(init_state(student, OPTIMIZER, jax.random.key(0)), mesh), None, batch, np.float32(rate))
@@ -249,7 +250,7 @@ def static(student):
     """One jitted step with static ranges and stochastic rounding; ``run(state, batch, rate)`` and ``begin(step)``."""
     mesh = make_mesh()
     optimizer = make_optimizer(OptimizerSpec(1e-3, 10, 0, weight_decay=0.5, clip=1e-3))
-    step = make_train_step(WITH_RANGES, optimizer, mesh)
+    step = make_taught_step(WITH_RANGES, optimizer, mesh)
 
     def begin(at=0, seed=0):
         state = init_state(trainable(WITH_RANGES, student, jax.random.key(1)), optimizer, jax.random.key(seed))
@@ -329,7 +330,7 @@ def test_a_step_that_does_not_use_a_range_leaves_it_as_it_is(student):
     params["encoder"]["layer_0"]["attention"]["self"]["query"][INPUT_RANGE] = jnp.array([-2.0, 3.0])
     mesh = make_mesh()
     state = put_replicated(init_state(params, OPTIMIZER, jax.random.key(0)), mesh)
-    state, _ = make_train_step(now, OPTIMIZER, mesh)(state, None, put_batch(a_batch(), mesh), RATE)
+    state, _ = make_taught_step(now, OPTIMIZER, mesh)(state, None, put_batch(a_batch(), mesh), RATE)
     assert named_leaves(state.params)[QUERY].tolist() == [-2, 3]
 
 

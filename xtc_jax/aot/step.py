@@ -27,7 +27,7 @@ from xtc_jax.train import (
     TrainState,
     init_state,
     make_optimizer,
-    make_train_step,
+    make_taught_step,
     student_params,
     trainable,
 )
@@ -123,7 +123,7 @@ def trace_step(recipe: Recipe, shapes: Mapping[str, BertConfig], slice_: Slice, 
         teacher = _placed(jax.eval_shape(lambda key: _with_rows(_trained(taught_by, shapes, key), plan), key), mesh)
     batch = _batch(plan.stage.batch_size, length, plan.config, mesh)
     rate = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
-    jitted: Any = make_train_step(objective, optimizer, mesh)  # its type says no more than that it is a function
+    jitted: Any = make_taught_step(objective, optimizer, mesh)  # its type says no more than that it is a function
     traced = jitted.trace(state, teacher, batch, rate)
     return Step(plan, objective, mesh, length, traced, state, teacher, batch)
 

@@ -23,7 +23,7 @@ from xtc_jax.formats import load_model, save_huggingface
 from xtc_jax.parallel import make_mesh, put_batch, put_replicated
 from xtc_jax.params import Params
 from xtc_jax.quantize import named_rules
-from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_train_step
+from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_taught_step
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "torch_deepspeed_step.py"
 _TURN = 4
@@ -109,7 +109,7 @@ def _turn(config: BertConfig, params: Params, ids: np.ndarray, arithmetic: Arith
     objective = Objective(config, rules, config, layers, DistillSpec(), arithmetic=arithmetic)
     optimizer = make_optimizer(OptimizerSpec(1e-5, 10_000, 0))
     mesh = make_mesh()
-    step = make_train_step(objective, optimizer, mesh)
+    step = make_taught_step(objective, optimizer, mesh)
     teacher = put_replicated(params, mesh)
     ones = np.ones(len(ids), np.int32)
     batch = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": 0 * ids + 1, "labels": ones, "valid": ones > 0}

@@ -43,6 +43,14 @@ class Term(NamedTuple):
 
 
 @runtime_checkable
+class Layers(Protocol):
+    """Arrays by index: all in a tuple, or some in a mapping."""
+
+    def __getitem__(self, index: int, /) -> Array:
+        """The array of a layer."""
+
+
+@runtime_checkable
 class Outputs(Protocol):
     """What a loss reads of a model's output (``BertOutput`` has it)."""
 
@@ -51,12 +59,12 @@ class Outputs(Protocol):
         """Float ``(batch, labels)``, before softmax."""
 
     @property
-    def hidden_states(self) -> tuple[Array, ...]:
-        """L + 1 arrays ``(batch, length, hidden)``."""
+    def hidden_states(self) -> Layers:
+        """Arrays ``(batch, length, hidden)``, at least those of the layer map, of L + 1."""
 
     @property
-    def attention_scores(self) -> tuple[Array, ...]:
-        """L arrays ``(batch, heads, query, key)``, before the mask."""
+    def attention_scores(self) -> Layers:
+        """Arrays ``(batch, heads, query, key)``, before the mask, at least those of the layer map, of L."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,18 @@ from xtc_jax.parallel.mesh import (
     replicated,
 )
 from xtc_jax.parallel.preemption import preemption_notice, stop_on_sigterm
-from xtc_jax.parallel.processes import LOST, Cluster, agree, find_cluster, is_first, join, leave, lost_process, on_first
+from xtc_jax.parallel.processes import (
+    LOST,
+    Cluster,
+    agree,
+    all_least,
+    find_cluster,
+    is_first,
+    join,
+    leave,
+    lost_process,
+    on_first,
+)
 from xtc_jax.parallel.sharding import gathered, put_sharded, shardings
 
 __all__ = [
@@ -23,6 +34,7 @@ __all__ = [
     "LOST",
     "Cluster",
     "agree",
+    "all_least",
     "batch_sharding",
     "check_batch",
     "choose_arithmetic",

@@ -162,6 +162,11 @@ def agree(value: Any, what: str) -> None:
         raise UserError(f"process {named} of {jax.process_count()} has another {what} than process 0; start all with the same")
 
 
+def all_least(number: int) -> int:
+    """The smallest of every process's ``number``, in all. All must call it."""
+    return number if jax.process_count() == 1 else int(multihost_utils.process_allgather(np.int32(number)).min())
+
+
 def lost_process(error: Exception) -> str:
     """One line for an error that means that another process was lost; "" for any other error.
 

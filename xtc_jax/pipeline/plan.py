@@ -70,6 +70,7 @@ class StagePlan:
             self.fingerprint["compute_dtype"],
             "float",
             self.stage.accumulate,
+            self.fingerprint.get("teacher_cache_dtype", "float32"),
         )
 
 

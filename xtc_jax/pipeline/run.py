@@ -26,9 +26,12 @@ from xtc_jax.pipeline.plan import (
 from xtc_jax.pipeline.predictions import keep_predictions
 from xtc_jax.pipeline.records import refuse_other_work
 from xtc_jax.pipeline.stage import train_stage
+from xtc_jax.pipeline.teacher_caches import DIRECTORY as TEACHER_CACHE
+from xtc_jax.pipeline.teacher_caches import teacher_cache
 from xtc_jax.pipeline.workdir import Result, finished, hold, make_directory, write_json
+from xtc_jax.recipe.budget import parse_budget
 from xtc_jax.recipe.recipe import Recipe
-from xtc_jax.train import Compiled, Screen
+from xtc_jax.train import Compiled, Screen, remove_teacher_cache
 
 
 def run(recipe: Recipe, workdir: Path, log: Log, screen: Screen = "live") -> Result:
@@ -74,9 +77,14 @@ def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir:
     results: Result = {}
     compiled: Compiled = {}
     augmented = functools.cache(lambda: augmented_file(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
-    for plan in plans:
+    budget = parse_budget(recipe.config["teacher_cache"])
+    for number, plan in enumerate(plans):
         done = on_first(finished, plan.directory)
-        results[plan.stage.result] = done or train_stage(plan, recipe, inputs, augmented, compiled, log, screen)
+        if done is None:
+            cache = teacher_cache(plan, plans[number + 1 :], inputs, augmented, workdir, budget)
+            done = train_stage(plan, recipe, inputs, augmented, compiled, cache, log, screen)
+        results[plan.stage.result] = done
+    on_first(remove_teacher_cache, workdir / TEACHER_CACHE)
     for plan in plans:
         if plan.packed:
             key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"

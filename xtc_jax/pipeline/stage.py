@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from xtc_jax.compress import Vocabulary, float32_bytes, reduce_layers, reduce_vocabulary, rows_between
-from xtc_jax.data import far_below_chance, rank
+from xtc_jax.data import Dataset, far_below_chance, rank
 from xtc_jax.devices import known_peaks
 from xtc_jax.errors import UserError
 from xtc_jax.formats import clear_unfinished, load_flax, read_config, save_flax, save_tokenizer
@@ -29,6 +29,7 @@ from xtc_jax.train import (
     Run,
     RunResult,
     Screen,
+    TeacherCache,
     Upkeep,
     clear_checkpoints,
     train,
@@ -41,6 +42,7 @@ def train_stage(
     inputs: Inputs,
     augmented: Callable[[], str],
     compiled: Compiled,
+    cache: TeacherCache | None,
     log: Log,
     screen: Screen = "live",
 ) -> Result:
@@ -52,6 +54,7 @@ def train_stage(
       inputs: checkpoints, task and data.
       augmented: makes the file of augmented training data, or finds it.
       compiled: steps that earlier stages compiled; this stage adds its own.
+      cache: where what its teacher says is kept; None keeps nothing.
       log: receives lines of progress.
       screen: what is shown of the steps.
 
@@ -65,7 +68,7 @@ def train_stage(
     sets = inputs.sets(plan.vocabulary)
     objective = replace(plan.objective, arithmetic=choose_arithmetic(recipe.config["arithmetic"]))
     origin = reduce_layers(_origin(plan, inputs), plan.layers)
-    train_set = replace(sets.read_train(augmented()) if stage.augmented else sets.train, batch_size=stage.batch_size)
+    train_set = train_set_of(plan, inputs, augmented)
     steps, warmup = stage.counts(train_set.batches_per_epoch)
     check_schedule(stage, steps)
     bits = stage.weight_bits
@@ -87,6 +90,7 @@ def train_stage(
             mesh=tuple(recipe.config["mesh"]),
             upkeep=_upkeep(recipe, screen),
             config=plan.fingerprint,
+            cache=cache,
         )
         tried[rate] = train(work, origin, teacher, compiled)
     best = _best_rate(plan, {rate: run.metrics[inputs.task.metrics[0]] for rate, run in tried.items()}, log)
@@ -94,6 +98,12 @@ def train_stage(
         _refuse_bad_teacher(plan, inputs, tried[best].metrics)
     save_flax(plan.directory / "model", plan.config, tried[best].params, _tokenizer(plan, inputs))
     return on_first(_finish_stage, plan, tried, best, log)
+
+
+def train_set_of(plan: StagePlan, inputs: Inputs, augmented: Callable[[], str]) -> Dataset:
+    """The data that a stage trains on, in batches of its size; ``augmented`` as of :func:`train_stage`."""
+    sets = inputs.sets(plan.vocabulary)
+    return replace(sets.read_train(augmented()) if plan.stage.augmented else sets.train, batch_size=plan.stage.batch_size)
 
 
 def _begin_stage(plan: StagePlan, inputs: Inputs) -> None:

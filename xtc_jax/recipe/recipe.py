@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from xtc_jax.compress import DistillSpec
 from xtc_jax.errors import UserError
 from xtc_jax.quantize import ActivationSpec, Granularity, QuantRules, named_rules, parse_bits, with_extra_rules
+from xtc_jax.recipe.budget import parse_budget
 from xtc_jax.recipe.runlocal import shrink
 from xtc_jax.recipe.schema import LOSSES, base_config, stage_config
 from xtc_jax.recipe.values import CONFIG_VALUES, STAGE_VALUES, check_values
@@ -103,7 +104,9 @@ class Recipe:
         the fingerprints' hashes of the stages it builds on. Mesh, accumulation and arithmetic are not among them: a run may be
         resumed on other devices.
         """
-        keys = ("seed", "model", "task", "data", "compute_dtype", *(["augment"] if stage.augmented else []))
+        keys = ["seed", "model", "task", "data", "compute_dtype", *(["augment"] if stage.augmented else [])]
+        if stage.teacher and self.config["teacher_cache_dtype"] != "float32":  # a key of before it existed has none
+            keys.append("teacher_cache_dtype")
         named = {other.name: other for other in self.stages}
         built_on = {name: digest(self.fingerprint(named[name])) for name in (stage.init, stage.teacher) if name}
         return {**{key: self.config[key] for key in keys}, stage.name: stage.raw, "built on": built_on}
@@ -134,6 +137,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
     if list(config.data.buckets) != sorted(set(config.data.buckets)):
         raise UserError(f"config.data.buckets={config.data.buckets} must increase")
     _check_profile(tuple(config.profile))
+    parse_budget(config.teacher_cache)
     stages: list[Stage] = []
     for name in config.stages:
         if name in {stage.name for stage in stages}:

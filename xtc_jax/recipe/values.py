@@ -58,6 +58,8 @@ CONFIG_VALUES = MappingProxyType(
         "baselines": _FLAG,
         "compute_dtype": Value("text", words=("float32", "bfloat16")),
         "arithmetic": Value("text", words=("auto", "int8", "float")),
+        "teacher_cache": _TEXT,
+        "teacher_cache_dtype": Value("text", words=("float32", "bfloat16")),
         "mesh": Value("whole", least=-1, many=True),
         "storage": Value("text", words=STORED_LAYOUTS),
         "data.path": _TEXT,

@@ -4,9 +4,21 @@ from xtc_jax.train.evaluate import evaluate, predict_logits
 from xtc_jax.train.identity import data_digest
 from xtc_jax.train.loop import Compiled, Run, RunResult, Upkeep, clear_checkpoints, train
 from xtc_jax.train.metrics import Screen, progress
+from xtc_jax.train.objective import Objective
 from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer, schedule
 from xtc_jax.train.state import TrainState, init_state
-from xtc_jax.train.step import EvalStep, Objective, make_eval_step, make_train_step, objective_losses, student_params, trainable
+from xtc_jax.train.step import (
+    EvalStep,
+    make_eval_step,
+    make_taught_step,
+    make_train_step,
+    objective_losses,
+    student_params,
+    trainable,
+)
+from xtc_jax.train.teacher import Target, make_teacher_step, teaching
+from xtc_jax.train.teacher_cache import TeacherCache
+from xtc_jax.train.teacher_cache import remove as remove_teacher_cache
 
 __all__ = [
     "Compiled",
@@ -16,6 +28,8 @@ __all__ = [
     "Run",
     "RunResult",
     "Screen",
+    "Target",
+    "TeacherCache",
     "TrainState",
     "Upkeep",
     "clear_checkpoints",
@@ -25,12 +39,16 @@ __all__ = [
     "learning_rates",
     "make_eval_step",
     "make_optimizer",
+    "make_taught_step",
+    "make_teacher_step",
     "make_train_step",
     "objective_losses",
     "predict_logits",
     "progress",
+    "remove_teacher_cache",
     "schedule",
     "student_params",
+    "teaching",
     "train",
     "trainable",
 ]

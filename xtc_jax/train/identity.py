@@ -5,9 +5,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from xtc_jax.data import Dataset
+from xtc_jax.params import Params, named_leaves
+from xtc_jax.train.teacher import Teaching
 
 Identity = dict[str, Any]
 
@@ -19,6 +22,22 @@ def data_digest(dataset: Dataset) -> str:
     for array in (tokens.lengths, *tokens.input_ids, *tokens.token_type_ids, dataset.labels):
         digest.update(np.ascontiguousarray(array))
     return digest.hexdigest()[:16]
+
+
+def teacher_identity(teaching: Teaching, params: Params, dataset: Dataset, mesh: jax.sharding.Mesh) -> Identity:
+    """All that the outputs of a teacher depend on, to the bit, as plain data; ``params`` are host arrays."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(named_leaves(params).items()):
+        digest.update(f"{name} {leaf.shape} {leaf.dtype}".encode())
+        digest.update(np.ascontiguousarray(leaf))
+    return {
+        "teacher": digest.hexdigest(),
+        "outputs": repr(teaching),
+        "data": data_digest(dataset),
+        "mesh": [int(size) for size in mesh.devices.shape],
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+    }
 
 
 def run_identity(dataset: Dataset, seed: int, steps: int, learning_rate: float, config: Mapping[str, Any]) -> Identity:

@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,17 @@ from xtc_jax.parallel.sharding import put_sharded
 from xtc_jax.params import Params
 from xtc_jax.train.checkpoints import Best, Checkpoints, Progress, copy, open_checkpoints
 from xtc_jax.train.evaluate import evaluate
-from xtc_jax.train.identity import run_identity
+from xtc_jax.train.identity import run_identity, teacher_identity
 from xtc_jax.train.meter import Meter, split_of
 from xtc_jax.train.metrics import Record, Screen, metrics_writer, notice, progress
+from xtc_jax.train.objective import Objective
 from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer
 from xtc_jax.train.phases import Phases, watchdog
 from xtc_jax.train.profiling import profiler
 from xtc_jax.train.state import TrainState, init_state
-from xtc_jax.train.step import EvalStep, Objective, TrainStep, make_eval_step, make_train_step, student_params, trainable
+from xtc_jax.train.step import EvalStep, TrainStep, make_eval_step, make_train_step, student_params, trainable
+from xtc_jax.train.teacher import make_teacher_step, teaching
+from xtc_jax.train.teacher_cache import Targets, TeacherCache
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Run:
       mesh: sizes of its axes ``(data, fsdp, tensor)``; it does not change the result.
       upkeep: checkpoints, records and traces.
       config: what the run was made from, as plain data; a checkpoint of another one is refused.
+      cache: where the teacher's outputs are kept; None keeps none. It does not change the result.
     """
 
     label: str
@@ -80,6 +85,7 @@ class Run:
     mesh: tuple[int, ...] = (-1, 1, 1)
     upkeep: Upkeep = field(default_factory=Upkeep)
     config: Mapping[str, Any] = field(default_factory=dict)
+    cache: TeacherCache | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +134,6 @@ def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled |
     key = jax.random.key(run.seed)
     params = trainable(run.objective, params, jax.random.fold_in(key, run.optimizer.steps))
     state = put_sharded(init_state(params, optimizer, key), mesh)
-    teacher = None if teacher is None else put_sharded(teacher, mesh)
     compiled = {} if compiled is None else compiled
     if run.optimizer.steps == 0:
         return _measure(run, state, mesh, compiled)
@@ -141,7 +146,8 @@ def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled |
     ):
         done = checkpoints.restore(state) or Progress(state)
         del state  # the steps donate it
-        done = _steps(run, done, teacher, checkpoints, preempted, mesh, compiled)
+        with _targets(run, teacher, mesh, compiled) as targets:
+            done = _steps(run, done, targets, checkpoints, preempted, mesh, compiled)
     assert done.best is not None, "the last step evaluates"
     speed = run.optimizer.steps * run.train_set.batch_size / done.seconds
     best = fetch(student_params(done.best.params), mesh)
@@ -181,6 +187,24 @@ def _train_step(run: Run, step: int, mesh: jax.sharding.Mesh, compiled: Compiled
     return compiled[key]
 
 
+@contextmanager
+def _targets(run: Run, teacher: Params | None, mesh: jax.sharding.Mesh, compiled: Compiled) -> Iterator[Targets | None]:
+    """What gives the teacher's outputs, from its cache where there is one; None without a teacher."""
+    if teacher is None:
+        yield None
+        return
+    told = teaching(run.objective)
+    if (told, mesh) not in compiled:
+        compiled[told, mesh] = make_teacher_step(told, mesh)
+    targets = Targets(compiled[told, mesh], put_sharded(teacher, mesh), mesh, lambda line: notice(f"{run.label}: {line}"))
+    if run.cache is not None:
+        targets.use(run.cache, told, run.train_set, lambda: teacher_identity(told, teacher, run.train_set, mesh))
+    try:
+        yield targets
+    finally:
+        targets.close()
+
+
 def _eval_step(run: Run, mesh: jax.sharding.Mesh, compiled: Compiled) -> EvalStep:
     """The jitted evaluation of what will be packed, also while the bits of a schedule are still on their way down."""
     rules = run.objective.rules
@@ -204,7 +228,7 @@ def _better(best: Best | None, new: Best) -> Best:
 def _steps(
     run: Run,
     done: Progress,
-    teacher: Params | None,
+    targets: Targets | None,
     checkpoints: Checkpoints,
     preempted: Callable[[], bool],
     mesh: jax.sharding.Mesh,
@@ -232,16 +256,22 @@ def _steps(
 
         for step in range(start + 1, total + 1):
             with phases("data"):
-                batch = put_batch(next(batches), mesh)
+                own = next(batches)
+                batch = put_batch(own, mesh)
+            if targets is not None and targets.waits:  # so that the time of the steps before is not the teacher's
+                with phases("step"):
+                    jax.block_until_ready(meter.latest)
+            with phases("teacher") if targets is not None else nullcontext():
+                target = None if targets is None else targets(own, batch)
             last, logs = step == total, step % run.upkeep.log_every == 0 or step == total
             with phases("step"), traced(step) as finish:
                 if step - 1 in changes:
                     train_step = _train_step(run, step - 1, mesh, compiled)
                 previous = meter.latest
-                state, losses = train_step(state, teacher, batch, rates[step - 1])
+                state, losses = train_step(state, target, batch, rates[step - 1])
                 jax.block_until_ready(previous)  # one step in flight, so that times and the display are true
                 finish(losses)
-                meter.add(losses, train_step, (state, teacher, batch, rates[step - 1]))
+                meter.add(losses, (train_step, (state, target, batch, rates[step - 1])), *(targets.ran if targets else ()))
                 means = meter.means() if logs else {}
             stop = preempted()
             if logs:

@@ -29,23 +29,23 @@ class Meter:
         """Loss of the last step, to wait for; empty right after :meth:`means`, which waits itself."""
         return self._losses["loss"][-1:]
 
-    def add(self, losses: Mapping[str, jax.Array], train_step: Any, arguments: tuple[Any, ...]) -> None:
-        """Count a step: its losses, still on the device, and its FLOPs."""
+    def add(self, losses: Mapping[str, jax.Array], *programs: tuple[Any, tuple[Any, ...]]) -> None:
+        """Count a step: its losses, still on the device, and the FLOPs of its programs, jitted functions with arguments."""
         for name, value in losses.items():
             self._losses[name].append(value)
         self._steps += 1
         if self._peak_flops:
-            self._flops += self._step_flops(train_step, arguments)
+            self._flops += sum(self._program_flops(*each) for each in programs)
 
-    def _step_flops(self, train_step: Any, arguments: tuple[Any, ...]) -> float:
-        """FLOPs of a step on one device, as XLA counts them in the compiled program; asked once for each shape.
+    def _program_flops(self, jitted: Any, arguments: tuple[Any, ...]) -> float:
+        """FLOPs of a program on one device, as XLA counts them in the compiled program; asked once for each shape.
 
         The program is the one that has just run: JAX finds it by the shapes and compiles nothing. Arithmetic inside of custom
         calls, such as Pallas kernels, counts only where they declare how much it is.
         """
-        key = (id(train_step), *(leaf.shape for leaf in jax.tree.leaves(arguments)))
+        key = (id(jitted), *(leaf.shape for leaf in jax.tree.leaves(arguments)))
         if key not in self._flops_of:
-            self._flops_of[key] = (train_step.lower(*arguments).compile().cost_analysis() or {}).get("flops", 0.0)
+            self._flops_of[key] = (jitted.lower(*arguments).compile().cost_analysis() or {}).get("flops", 0.0)
         return self._flops_of[key]
 
     def means(self) -> Record:
@@ -60,9 +60,9 @@ class Meter:
         far of any device of this process.
 
         Args:
-          spent: seconds by phase since the last call; the speed is of the phases ``data`` and ``step``.
+          spent: seconds by phase since the last call; the speed is of the phases ``data``, ``teacher`` and ``step``.
         """
-        seconds = max(spent.get("data", 0.0) + spent.get("step", 0.0), 1e-9)
+        seconds = max(sum(spent.get(name, 0.0) for name in ("data", "teacher", "step")), 1e-9)
         rate = self._steps / seconds
         record = {"steps_per_second": rate, "examples_per_second": rate * self._batch_size}
         if self._flops:

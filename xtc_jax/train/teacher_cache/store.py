@@ -1,0 +1,118 @@
+"""The file of a teacher cache: an entry per example, written as it is computed, checked when it is first read.
+
+All processes have the same file open; each writes the examples that it computed and reads those that it needs. Entries are
+written by ``pwrite``, so that a full disk is an error and not a signal, and read through a memory map.
+"""
+
+import json
+import mmap
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xtc_jax.train.teacher_cache.layout import HEADER, Field, Layout, decode, encode, is_whole
+
+_KEY, _ENTRIES = "key.json", "entries"
+
+
+def prepare(directory: Path, key: Mapping[str, Any], size: int) -> None:
+    """Make the files of a cache, or leave them where they are of the same ``key``; others in the directory are deleted.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    text = json.dumps(dict(key), indent=1, sort_keys=True) + "\n"
+    file = directory / _KEY
+    if not (file.is_file() and file.read_text(errors="replace") == text):
+        remove(directory)
+        directory.mkdir(parents=True)
+        scratch = file.with_suffix(".tmp")
+        scratch.write_text(text)
+        os.replace(scratch, file)
+    with open(directory / _ENTRIES, "ab") as entries:
+        entries.truncate(size)  # a hole: it takes no space until it is written
+
+
+def remove(directory: Path) -> None:
+    """Delete a cache; one that is not there, or cannot be deleted, is left as it is."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+class Store:
+    """The open file.
+
+    Args:
+      directory: that :func:`prepare` made.
+      layout: of its entries.
+      log: receives a line if entries are damaged.
+
+    Raises:
+      OSError: it cannot be opened for reading and writing.
+    """
+
+    def __init__(self, directory: Path, layout: Layout, log: Callable[[str], None]) -> None:
+        self._layout, self._log, self._path = layout, log, directory / _ENTRIES
+        self._file = os.open(self._path, os.O_RDWR)
+        self._map = np.frombuffer(mmap.mmap(self._file, layout.size, access=mmap.ACCESS_READ), np.uint8)
+        self._good = np.zeros(len(layout.tokens), bool)
+        self._damaged = 0
+
+    def close(self) -> None:
+        """Close the file; the map ends with the last array that shows it."""
+        os.close(self._file)
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The arrays of an entry."""
+        return self._layout.fields
+
+    @property
+    def filled(self) -> int:
+        """Entries that are there, by their first bytes."""
+        first = self._layout.offsets[:-1]
+        return int(np.count_nonzero(self._map[first] | self._map[first + 1] | self._map[first + 2] | self._map[first + 3]))
+
+    def has(self, examples: np.ndarray) -> bool:
+        """Whether the entries of all these examples are there and undamaged; checked once each."""
+        for example in examples[~self._good[examples]]:
+            self._good[example] = self._check(int(example))
+        return bool(self._good[examples].all())
+
+    def read(self, examples: np.ndarray, rows: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
+        """Copy entries that :meth:`has` found into these rows of arrays of zeros."""
+        for example, row in zip(examples, rows, strict=True):
+            decode(self._layout, int(example), self._entry(int(example)), arrays, row)
+
+    def write(self, examples: np.ndarray, rows: np.ndarray, arrays: Sequence[np.ndarray]) -> None:
+        """Write the entries of those of these examples that are not there yet.
+
+        Raises:
+          OSError: the disk is full, or otherwise fails.
+        """
+        for example, row in zip(examples, rows, strict=True):
+            if not self._good[example]:
+                entry = encode(self._layout, int(example), arrays, row)
+                if os.pwrite(self._file, entry, int(self._layout.offsets[example])) != len(entry):
+                    raise OSError(28, "No space left on device", str(self._path))
+                self._good[example] = True
+
+    def _entry(self, example: int) -> np.ndarray:
+        begin = int(self._layout.offsets[example])
+        return self._map[begin : begin + self._layout.entry_bytes(example)]
+
+    def _check(self, example: int) -> bool:
+        entry = self._entry(example)
+        if not np.any(entry[:HEADER]):
+            return False
+        whole = is_whole(entry, example)
+        if not whole:
+            self._damaged += 1
+            if self._damaged == 1:
+                self._log(
+                    f"{self._path}: the entry of example {example} is damaged; it and others that are, are computed again"
+                )
+        return whole
