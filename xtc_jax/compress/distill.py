@@ -129,7 +129,7 @@ def attention_loss(
     norm: PaddingNorm = "valid",
 ) -> Mean:
     """Squared error of one layer's attention scores, see :class:`DistillSpec` for ``norm``."""
-    real = mask > 0
+    real, teacher = mask > 0, teacher.astype(student.dtype)
     keys = real[:, None, None, :]
     if norm == "deepspeed":
         # Both sides carry the mask, so only its float32 rounding at 1e4 is left at masked keys.

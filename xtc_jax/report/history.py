@@ -28,7 +28,7 @@ class StageHistory:
       name: of its directory.
       losses, metrics: curves by name; the total is ``loss``.
       learning_rate: its curve; empty where an older version has not recorded it.
-      seconds: by what they were spent on: ``compile``, ``step``, ``eval``, ``data``, ``checkpoint``.
+      seconds: by what they were spent on: ``compile``, ``step``, ``teacher``, ``eval``, ``data``, ``checkpoint``.
     """
 
     name: str

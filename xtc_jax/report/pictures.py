@@ -138,17 +138,18 @@ def predicted_against_labels(labels: Sequence[float], answers: Mapping[str, Sequ
 
 def seconds_by_stage(histories: Sequence[StageHistory]) -> str:
     """Where the time of every stage went."""
-    kinds = {"compile": "compiling (estimated)", "step": "steps", "eval": "evaluation", "data": "waiting for data"}
+    kinds = {"compile": "compiling (estimated)", "step": "steps", "teacher": "teacher", "eval": "evaluation"}
+    kinds |= {"data": "waiting for data", "checkpoint": "checkpoints"}
 
     def paint(figure: Any) -> None:
         axes = figure.add_subplot()
         names, base = [history.name for history in histories], [0.0] * len(histories)
-        for i, (kind, label) in enumerate({**kinds, "checkpoint": "checkpoints"}.items()):
+        for i, (kind, label) in enumerate(kinds.items()):
             values = [history.seconds.get(kind, 0.0) for history in histories]
             axes.barh(names, values, left=base, color=_COLORS[i % len(_COLORS)], label=label, height=0.6)
             base = [before + value for before, value in zip(base, values, strict=True)]
         axes.invert_yaxis()
         axes.set_xlabel("seconds")
-        figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8)
 
     return _svg(paint, (8.2, 1.2 + 0.4 * len(histories)))

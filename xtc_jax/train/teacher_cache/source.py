@@ -45,6 +45,7 @@ class Targets:
         self._store: Store | None = None
         self._own: np.ndarray = np.zeros(0, int)
         self._sound: dict[int, bool] = {}
+        self._padding = False  # whether filling rows count too: they have no entry
         self._structure: Any = None
         self._ran: list[tuple[TeacherStep, tuple[Params, DeviceBatch]]] = []
         self._costs: Costs | None = None
@@ -59,7 +60,7 @@ class Targets:
           dataset: the examples.
           key: all that determines the teacher's outputs; entries of another key are deleted.
         """
-        buckets = np.asarray(dataset.buckets)
+        buckets, self._padding = np.asarray(dataset.buckets), teaching.padding
         self._own = buckets[np.searchsorted(buckets, dataset.tokens.lengths)]
         some = dataset.batch(dataset.plan(0, 0)[0])
         shapes, self._structure = jax.tree.flatten(jax.eval_shape(self._teach, self._params, some))
@@ -112,7 +113,7 @@ class Targets:
         width = rows["input_ids"].shape[1]
         there = np.flatnonzero(rows["valid"])
         examples = rows["index"][there]
-        state = all_least(self._state(width, examples))  # all processes read, or all compute
+        state = all_least(self._state(width, rows, examples))  # all processes read, or all compute
         if state == _HIT:
             self._ran = []
             return self._read(rows, examples, there)
@@ -133,10 +134,10 @@ class Targets:
         self._keep_shorter(width, rows, examples, there)
         return target
 
-    def _state(self, width: int, examples: np.ndarray) -> int:
+    def _state(self, width: int, rows: Batch, examples: np.ndarray) -> int:
         if self._store is None:
             return _OFF
-        own = bool((self._own[examples] == width).all())
+        own = bool((self._own[examples] == width).all()) and (bool(rows["valid"].all()) or not self._padding)
         return _HIT if own and self._sound.get(width, True) and self._store.has(examples) else _MISS
 
     def _is_sound(self, rows: Batch, target: Target) -> bool:
