@@ -203,7 +203,7 @@ def test_packed_params_give_the_logits_of_the_fake_quantized_ones(inputs, bits, 
     packed = pack(params, chosen)
     widened = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float16 else x, packed)
     np.testing.assert_array_equal(apply(SQUARE, widened, *inputs).logits, fake)
-    np.testing.assert_array_equal(apply(SQUARE, ready(packed), *inputs).logits, fake)
+    np.testing.assert_array_equal(apply(SQUARE, ready(packed, backend="xla"), *inputs).logits, fake)
     assert np.abs(fake - apply(SQUARE, params, *inputs).logits).max() > 0.01  # quantization did something
 
 
@@ -291,7 +291,7 @@ def test_a_small_models_integers_are_exact_in_bfloat16_too(inputs, kind):
     """Codes up to 128 are bfloat16 numbers: quantized and packed weights give what float32 gives, but for the activations."""
     ids, types, mask = inputs
     params, rules = toy.params(SQUARE), named_rules("deepspeed", 2, 8)
-    small = fake_quantize(params, rules) if kind == "fake-quantized" else ready(pack(params, rules))
+    small = fake_quantize(params, rules) if kind == "fake-quantized" else ready(pack(params, rules), backend="xla")
     run = functools.partial(jax.jit(apply, static_argnums=0, static_argnames="dtype"), SQUARE, small)
     wide, narrow = (run(ids % 24, types, mask, dtype=dtype).logits for dtype in (jnp.float32, jnp.bfloat16))
     assert narrow.dtype == jnp.float32

@@ -124,14 +124,14 @@ def test_the_packed_model_computes_the_logits_of_the_student(small, name):
     student, packed = logits(fake_quantize(latent, rules)), pack(latent, rules)
     assert float(jnp.std(student)) > 0.01
     # Floats summed in another order differ by a unit in the last place: 1.2e-7 measured, times two and a half.
-    np.testing.assert_allclose(logits(ready(packed)), student, rtol=0, atol=0 if name in EXACT else 3e-7)
+    np.testing.assert_allclose(logits(ready(packed, backend="xla")), student, rtol=0, atol=0 if name in EXACT else 3e-7)
 
 
 @pytest.mark.parametrize("name", ["1 bit", "2 bits in groups of 8, static"])
 def test_a_model_need_not_be_made_ready(small, name):
     rules = MODELS[name]
     packed = pack(with_ranges(small, rules), rules)
-    np.testing.assert_array_equal(logits(in_float32(packed)), logits(ready(packed)))
+    np.testing.assert_array_equal(logits(in_float32(packed)), logits(ready(packed, backend="xla")))
 
 
 @pytest.mark.parametrize("name", sweep(EXACT, fast=3))
@@ -139,7 +139,7 @@ def test_where_linears_sum_integers_the_logits_are_equal_to_the_bit(small, name)
     # Operation by operation: XLA fuses the two models differently, and LayerNorm's sums then round differently.
     rules = MODELS[name]
     latent = with_ranges(small, rules)
-    np.testing.assert_array_equal(run(ready(pack(latent, rules))), run(fake_quantize(latent, rules)))
+    np.testing.assert_array_equal(run(ready(pack(latent, rules), backend="xla")), run(fake_quantize(latent, rules)))
 
 
 OPTIMIZED = """
@@ -156,7 +156,7 @@ for rows in (1, 4):
     ids = jnp.asarray(np.random.default_rng(0).integers(5, config.vocab_size, (rows, 16)), jnp.int32)
     model = lambda params: apply(config, params, ids, jnp.zeros_like(ids), jnp.ones_like(ids)).logits
     student = jax.jit(lambda params: model(fake_quantize(params, rules)))(latent)
-    print(float(jnp.max(jnp.abs(jax.jit(model)(ready(pack(latent, rules))) - student))))
+    print(float(jnp.max(jnp.abs(jax.jit(model)(ready(pack(latent, rules), backend="xla")) - student))))
 """
 """Largest differences of logits, compiled as evaluation is: with the quantization inside."""
 
@@ -185,7 +185,7 @@ def test_a_split_model_packs_into_both_halves_and_computes_the_same(small, granu
     halves = packed["pooler"]["dense"]["weight"]
     assert {half: type(leaf) for half, leaf in halves.items()} == dict.fromkeys(("first", "second"), PackedTensor)
     student = logits(fake_quantize(latent, one))
-    np.testing.assert_array_equal(logits(ready(packed)), student)
+    np.testing.assert_array_equal(logits(ready(packed, backend="xla")), student)
     assert sum(entry.bits == 1 for entry in size_account(packed)) == 2 * 10
 
 
@@ -352,7 +352,7 @@ def test_an_all_zero_embedding_row_packs_and_unpacks_as_zeros():
 
 def test_weights_whose_integers_cannot_be_summed_first_stay_packed_where_a_model_is_made_ready(params):
     rules = with_extra_rules(named_rules("deepspeed", 1), ["query/weight=1,8,a8", "key/weight=4,asymmetric,a8"])
-    inner = ready(pack(params, rules))["encoder"]["layer_0"]["attention"]["self"]
+    inner = ready(pack(params, rules), backend="xla")["encoder"]["layer_0"]["attention"]["self"]
     layouts = {name: inner[name]["weight"].layout for name in ("query", "key", "value")}
     assert layouts == {"query": "planes256.v1", "key": "planes256.v1", "value": "int8"}
 

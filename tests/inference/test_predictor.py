@@ -9,6 +9,7 @@ import toy
 from xtc_jax.bert import apply
 from xtc_jax.compress import ready
 from xtc_jax.errors import UserError
+from xtc_jax.formats import load_packed
 from xtc_jax.inference.predictor import evaluate_packed, load_predictor, predict, text_logits
 
 TEXTS = [("the lamp was bright and warm .",), ("a dull , dreary puppet",), ("an unknown zebra",)]
@@ -34,8 +35,8 @@ def test_probabilities_are_the_softmax_of_the_logits_and_the_label_is_the_likeli
         assert answer.value == answer.probabilities[answer.label]
 
 
-def test_the_logits_are_those_of_the_stored_params(predictor):
-    model = predictor.model
+def test_the_logits_are_those_of_the_stored_params(predictor, done):
+    model = load_packed(done / "work" / "packed")
     ids = jnp.array(predictor.tokenizer.encode(TEXTS[0][0]).ids, jnp.int32)[None]
     direct = jax.jit(lambda params: apply(model.config, params, ids, 0 * ids, 0 * ids + 1).logits)(ready(model.params))
     np.testing.assert_allclose(text_logits(predictor, TEXTS[:1]), direct, rtol=1e-5, atol=1e-6)

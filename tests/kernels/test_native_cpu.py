@@ -176,13 +176,27 @@ def test_the_logits_of_a_whole_model_are_those_of_xla(rng, bits):
 
 
 @native
-def test_a_cpu_multiplies_packed_bits_where_it_is_asked_to(rng, monkeypatch):
+@pytest.mark.parametrize("isa", HERE)
+def test_a_cpu_with_fast_instructions_multiplies_packed_bits_and_says_why(rng, monkeypatch, isa):
     packed, _ = weight(rng.choice(LEVELS[1], size=(5, 8)), 1)
-    monkeypatch.setenv(cpu.VARIABLE, "portable")
-    choice = choose(packed, "cpu", "native_cpu")
-    assert (choice.backend, choice.why) == ("native_cpu", "as asked")
-    assert choose(packed, "cpu").backend == "xla"
+    monkeypatch.setenv(cpu.VARIABLE, isa)
+    choice = choose(packed, "cpu")
+    if isa == "portable":
+        why = "int8, unpacked once; the native library has no fast instructions for this processor"
+        assert (choice.backend, choice.why) == ("xla", why)
+    else:
+        why = f"multiplies the packed bits with {isa}, faster than XLA's int8 (docs/kernels.md, section 6)"
+        assert (choice.backend, choice.why) == ("native_cpu", why)
+    assert choose(packed, "cpu", "native_cpu").why == "as asked"
     assert prepare(packed, "cpu", "native_cpu").layout == cpu.LAYOUT
+
+
+@native
+def test_a_weight_of_four_bits_goes_to_xla_and_the_reason_is_told(monkeypatch):
+    monkeypatch.setenv(cpu.VARIABLE, HERE[-1])
+    choice = choose(pack_tensor(jnp.ones((8, 8)), ONE, 4), "cpu")
+    assert choice.backend == "xla"
+    assert HERE[-1] == "portable" or "native_cpu: codes of 1 or 2 bits in a layout of files, not 4" in choice.why
 
 
 @native

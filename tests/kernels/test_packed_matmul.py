@@ -11,6 +11,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from xtc_jax.kernels import BASE3, choose, integer_matmul, pack_tensor, packed_matmul, prepare, unpack_codes
+from xtc_jax.kernels.packed_matmul import cpu
 from xtc_jax.kernels.packed_matmul.reference import quantize_tokens
 from xtc_jax.quantize import ActivationSpec, activation_levels
 
@@ -155,17 +156,19 @@ def test_an_exported_program_is_read_back_and_gives_the_same_bits(rng):
     np.testing.assert_array_equal(again.call(*arguments), program(*arguments))
 
 
-def test_a_cpu_multiplies_weights_that_were_unpacked_once_and_says_why(rng):
+def test_a_cpu_without_the_native_library_multiplies_weights_that_were_unpacked_once_and_says_why(rng, monkeypatch):
+    monkeypatch.setattr(cpu, "library", lambda: "the native library is not built")
     weights = packed(case(rng, (), 6, 300, 2)[1], 2)
     choice = choose(weights, "cpu")
     assert choice.backend == "xla"
-    assert choice.why == "beyond M = 8 unpacking costs a CPU more than it saves (docs/kernels.md, section 6)"
+    assert choice.why == "int8, unpacked once; the native library is not built"
     assert prepare(weights, "cpu").layout == "int8"
     assert prepare(weights, "cpu", "reference").layout == "planes256.v1"
     assert choose(weights, "cpu", "reference").why == "as asked"
 
 
-def test_a_weight_that_a_backend_cannot_serve_goes_to_the_next_and_the_reason_is_told(rng):
+def test_a_weight_that_a_backend_cannot_serve_goes_to_the_next_and_the_reason_is_told(rng, monkeypatch):
+    monkeypatch.setattr(cpu, "library", lambda: "the native library is not built")
     weights = packed(case(rng, (), 6, 300, 2)[1], 2, np.ones(12))
     choice = choose(weights, "cpu")
     assert choice.backend == "reference"

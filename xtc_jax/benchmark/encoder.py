@@ -16,18 +16,21 @@ from xtc_jax.benchmark.timing import interleave, ratio
 from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.compress import pack, ready
 from xtc_jax.devices import Peaks
+from xtc_jax.kernels import choose
 from xtc_jax.params import Params
 from xtc_jax.quantize import named_rules
 
-SIZES = ((1, 32), (1, 128), (8, 128))
+SIZES = ((1, 16), (1, 32), (1, 128), (8, 128))
 """``(batch, length)``."""
 _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8 = "ours float32", "ours bfloat16", "ONNX Runtime float32", "ONNX Runtime int8"
-_PACKED = {f"ours {bits} bit": bits for bits in (2, 1)}
-_TIMES = (*_PACKED, _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8)
+_BITS = (1, 2)
+_PACKED = tuple(f"ours {bits} bit" for bits in _BITS)
+_UNPACKED = tuple(f"{name}, xla" for name in _PACKED)
+_TIMES = (*_PACKED, *_UNPACKED, _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8)
 _ROOFLINE = "roofline"
-_RATIOS = {f"x {name}": name for name in (_FLOAT32, _BFLOAT16, _ORT, _ORT_INT8)}
+_RATIOS = {f"x {name}": name for name in (_UNPACKED[0], _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8)}
 _NOTES = (
-    "Milliseconds of a forward pass, medians; x: how many times faster the 2-bit model is, the median of paired rounds.",
+    "Milliseconds of a forward pass, medians; x: how many times faster the 1-bit model is, the median of paired rounds.",
     "Random weights. Packed: rule set paper-50x, 8-bit activations. ONNX Runtime int8: its own quantize_dynamic.",
 )
 Forward = Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -52,7 +55,7 @@ def measure_encoder(
     config, device = config or BertConfig(), jax.devices()[0]
     log(f"encoder: {config.num_hidden_layers} layers of {config.hidden_size}, random weights, packed with 2 and 1 bit")
     params = jax.jit(functools.partial(init, config))(jax.random.key(0))
-    packed = {name: ready(pack(params, named_rules("paper-50x", bits))) for name, bits in _PACKED.items()}
+    packed, backend = _packed_forms(params, device.device_kind)
     best = peaks(device)
     sessions, missing = _sessions(config, params, log)
     rows = []
@@ -61,10 +64,31 @@ def measure_encoder(
         row = _row(config, params, packed, sessions, (batch, length), rounds)
         rows.append(row | {_ROOFLINE: 1e3 * roofline(config, batch, length, best) if best else None})
     title = f"{config.num_hidden_layers}-layer encoder, hidden size {config.hidden_size}, on {device.device_kind}"
-    columns = ("batch", "length", *_TIMES, _ROOFLINE, *_RATIOS)
-    notes = (*_NOTES, *missing, *((f"roofline: of the 2-bit model; peaks: {best.source}.",) if best else ()))
+    times = tuple(name for name in _TIMES if name in packed or name not in _UNPACKED)
+    columns = ("batch", "length", *times, _ROOFLINE, *(name for name, other in _RATIOS.items() if other in times))
+    kinds = f"ours: {backend}.", _resident({**packed, _FLOAT32: params})
+    notes = (*_NOTES, *kinds, *missing, *((f"roofline: of the 2-bit model; peaks: {best.source}.",) if best else ()))
     return Benchmark(
-        f"encoder_{label(device)}", title, command, environment(device), columns, tuple(rows), _TIMES, "milliseconds", notes
+        f"encoder_{label(device)}", title, command, environment(device), columns, tuple(rows), times, "milliseconds", notes
+    )
+
+
+def _packed_forms(params: Params, device_kind: str) -> tuple[dict[str, Params], str]:
+    """The packed models, for the backend that is chosen here and, where that is another, for ``xla``; the choice in words."""
+    forms = {bits: pack(params, named_rules("paper-50x", bits)) for bits in _BITS}
+    weight = forms[1]["encoder"]["layer_0"]["attention"]["self"]["query"]["weight"]
+    choice = choose(weight, device_kind)
+    found = {name: ready(forms[bits]) for name, bits in zip(_PACKED, _BITS, strict=True)}
+    if choice.backend != "xla":
+        found |= {name: ready(forms[bits], backend="xla") for name, bits in zip(_UNPACKED, _BITS, strict=True)}
+    return found, f"{choice.backend}, {choice.why}"
+
+
+def _resident(forms: Mapping[str, Params]) -> str:
+    """The bytes that the layers of each form hold in memory, in words."""
+    sizes = {name: sum(leaf.nbytes for leaf in jax.tree.leaves(form["encoder"])) for name, form in forms.items()}
+    return (
+        "Weights of the layers in memory, MiB: " + ", ".join(f"{name} {size / 2**20:.1f}" for name, size in sizes.items()) + "."
     )
 
 

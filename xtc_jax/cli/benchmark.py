@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--m", nargs="+", type=int, default=(), metavar="M", help="matmul: tokens (default: 1 to 4096)")
     parser.add_argument("--backend", default="", help="matmul: take this one (default: what the dispatcher chooses)")
     parser.add_argument(
-        "--size", nargs="+", default=(), metavar="BxL", help="encoder: batch, length (default: 1x32 1x128 8x128)"
+        "--size", nargs="+", default=(), metavar="BxL", help="encoder: batch, length (default: 1x16 1x32 1x128 8x128)"
     )
     parser.add_argument("--layers", type=int, default=12, help="encoder: of a BERT-base (default: 12)")
     parser.add_argument("--torch-python", default="", help="train: interpreter with torch and DeepSpeed, to be timed beside")

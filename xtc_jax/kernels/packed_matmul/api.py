@@ -101,8 +101,20 @@ def _preference(device_kind: str) -> tuple[tuple[str, ...], str]:
     if device_kind.startswith("NVIDIA"):
         # Not the kernel: until it has run on such a device and its time stands in a table, it must be asked for.
         return ("xla", "reference"), "mosaic_gpu has not been measured on a GPU, and XLA's int8 product is known to work"
-    # Not native_cpu: until it is measured to be faster on a quiet machine, it must be asked for.
-    return ("xla", "reference"), "beyond M = 8 unpacking costs a CPU more than it saves (docs/kernels.md, section 6)"
+    return _preference_of_cpu() if device_kind == "cpu" else (("xla", "reference"), f"no kernel is known for {device_kind}")
+
+
+def _preference_of_cpu() -> tuple[tuple[str, ...], str]:
+    """The library where it is built and has fast instructions; in plain C++ it is slower than XLA."""
+    found = cpu.library()
+    isa = "" if isinstance(found, str) else cpu.instruction_set()
+    if isa in ("", cpu.ISAS[0]):
+        why = found if isinstance(found, str) else "the native library has no fast instructions for this processor"
+        return ("xla", "reference"), f"int8, unpacked once; {why}"
+    return (
+        ("native_cpu", "xla", "reference"),
+        f"multiplies the packed bits with {isa}, faster than XLA's int8 (docs/kernels.md, section 6)",
+    )
 
 
 def prepare(weights: PackedTensor, device_kind: str, backend: str = "") -> PackedTensor:
