@@ -1,5 +1,6 @@
 """The README: short, and everything in it true: commands run, outputs and numbers are those of the measurement it cites."""
 
+import copy
 import json
 import os
 import re
@@ -74,6 +75,20 @@ def test_every_number_of_the_quick_start_comes_from_the_measurement():
         assert claim in plain
     assert {each["packed"]["ratio"] for each in MEASURED["seeds"].values()} == {SEED["packed"]["ratio"]}
     assert {each["packed"]["max_logit_difference"] for each in MEASURED["seeds"].values()} == {0.0}
+
+
+def test_benchmarks_readme_py_brings_it_up_to_date_after_another_measurement(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import readme
+
+    assert readme.renew(TEXT, MEASURED) == TEXT
+    other = copy.deepcopy(MEASURED)
+    other["seeds"]["42"]["packed"]["ratio"] = 61.25
+    other["answers"]["a dull mess"] = ["positive", 0.75]
+    renewed = readme.renew(TEXT, other)
+    assert "Makes a BERT 61.2 times smaller" in renewed
+    assert "bytes, 61.2 times smaller)" in renewed
+    assert "['positive', 'positive']" in renewed
 
 
 def test_the_software_is_cited_with_its_version():
