@@ -116,7 +116,7 @@ def warm_up(predictor: Predictor, most: int) -> int:
     lengths, sizes = default_buckets(predictor.model.max_length), sorted({_batch_size(i) for i in range(1, most + 1)})
     for size in sizes:
         for length in lengths:
-            zeros = jnp.zeros((size, length), jnp.int32)
+            zeros = np.zeros((size, length), np.int32)
             jax.block_until_ready(predictor.forward(predictor.params, zeros, zeros, zeros + 1))
     return len(sizes) * len(lengths)
 
