@@ -11,7 +11,7 @@ from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.bert.fused import encode, fused_layers
 from xtc_jax.compress import pack, ready
 from xtc_jax.kernels import serves_encoder
-from xtc_jax.quantize import named_rules
+from xtc_jax.quantize import named_rules, with_extra_rules
 
 CONFIG = BertConfig(
     vocab_size=32,
@@ -24,8 +24,8 @@ CONFIG = BertConfig(
 native = pytest.mark.native
 
 
-def packed(config=CONFIG, bits=1, rules="paper-50x"):
-    return pack(init(config, jax.random.key(0)), named_rules(rules, bits))
+def packed(config=CONFIG, bits=1, extra=()):
+    return pack(init(config, jax.random.key(0)), with_extra_rules(named_rules("paper-50x", bits), list(extra)))
 
 
 def inputs(rng, batch, length):
@@ -83,7 +83,7 @@ def test_padding_alone_is_attended_to_evenly_as_the_modules_do(rng):
 @pytest.mark.parametrize(("options", "changes"), [
     ({}, {"hidden_act": "gelu_new"}),  # an activation that the library lacks
     ({}, {"num_attention_heads": 8}),  # heads of 8
-    ({"rules": "deepspeed"}, {}),  # no Linear that sums integers
+    ({"extra": ["layer_1/attention/self/query/weight=4,asymmetric,a8"]}, {}),  # a weight whose integers have a zero point
 ])  # fmt: skip
 def test_what_the_call_does_not_serve_runs_by_modules(options, changes):
     config = dataclasses.replace(CONFIG, **changes)

@@ -134,6 +134,18 @@ def test_the_result_is_that_of_the_reference_within_a_rounding_of_float32(rng, b
 
 
 @native
+@isas
+@pytest.mark.parametrize(("activation", "bits", "groups"), [("", 1, 1), ("gelu", 1, 1), ("gelu", 2, 65), ("relu", 2, 1)])
+def test_a_linear_equals_that_of_xla_to_the_bit_at_the_optimization_that_users_have(rng, isa, activation, bits, groups):
+    packed, prepared = weight(rng.choice(LEVELS[bits], size=(65, 300)), bits, rng.uniform(0.5, 2, groups) / 100)
+    x, bias = jnp.asarray(3 * rng.normal(size=(40, 300)), jnp.float32), jnp.asarray(rng.normal(size=65), jnp.float32)
+    xla = jax.jit(functools.partial(packed_matmul, activation=activation)).lower(x, prepare(packed, "cpu", "xla"), bias=bias)
+    expected = xla.compile({"xla_backend_optimization_level": 3})(x, prepare(packed, "cpu", "xla"), bias=bias)
+    found = jax.jit(functools.partial(cpu.matmul, activation=activation, isa=isa))(x, prepared, bias=bias)
+    np.testing.assert_array_equal(found, expected)
+
+
+@native
 def test_base_3_and_planes_are_laid_out_the_same(rng):
     packed, prepared = weight(rng.choice(LEVELS[2], size=(65, 301)), 2)
     again = cpu.prepare(packed.stored(BASE3), "cpu")

@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Array
 from tokenizers import Tokenizer
 
@@ -27,7 +28,7 @@ from xtc_jax.errors import UserError
 from xtc_jax.formats.packed import PackedModel, load_packed
 from xtc_jax.params import Params
 
-Forward = Callable[[Params, Array, Array, Array], Array]
+Forward = Callable[[Params, ArrayLike, ArrayLike, ArrayLike], Array]
 _BATCH = 32
 
 

@@ -24,7 +24,7 @@ struct Division {
   std::size_t groups, planes, splits, rows, blocks;
   Division(const Weight& w, std::size_t m, std::size_t threads)
       : groups(w.groups()), planes(w.planes()), splits(1), rows(m), blocks((m + kRowsPerUnit - 1) / kRowsPerUnit) {
-    while (splits < 4 && units() % threads && units() < 8 * threads) splits *= 2;
+    while (splits < planes / 2 && units() % threads && units() < 8 * threads) splits *= 2;  // two planes or more in each part
   }
   std::size_t units() const { return groups * splits * blocks; }
   Part part(std::size_t unit) const {
