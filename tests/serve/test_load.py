@@ -23,7 +23,7 @@ from xtc_jax.inference.predictor import load_predictor, predict
 pytestmark = [pytest.mark.serve, pytest.mark.slow]
 CLIENTS, REQUESTS, ALONE, PARTS = 32, 10_000, 1000, 4
 GROWTH = 10e6
-"""Bytes that are no growth over the last three parts; 1.3 kB a request would be more."""
+"""Bytes that are no growth over the second half; 2 kB a request would be more."""
 MODEL = os.environ.get("XTC_SERVED", "")
 """Another packed directory to measure with; the toy's otherwise."""
 EDGE = 0.02
@@ -137,7 +137,7 @@ def test_ten_thousand_requests_of_32_clients_are_answered_right_as_fast_as_one_a
     assert len(seconds) == REQUESTS
     assert statistics.harmonic_mean(rates) >= rate_alone
     assert tail <= 40 * median
-    assert memory[-1] - memory[1] < GROWTH
+    assert memory[-1] - memory[PARTS // 2] < GROWTH
 
 
 def test_after_sigterm_everything_that_was_accepted_is_answered_and_nothing_else_is_accepted(packed, expected):

@@ -1,16 +1,23 @@
 """What a server runs: a packed model by xtc_jax, or an exported one by ONNX Runtime, behind one face."""
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xtc_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from xtc_jax.data import Tokens
+
 Texts = Sequence[tuple[str, ...]]
 ONNX_MODEL = Path("onnx") / "model.onnx"
+_TOGETHER = 8
+"""Inputs that ONNX Runtime runs at once; more of them are padded to the longest for little."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +77,6 @@ def onnx_runner(directory: Path) -> Runner:
     from xtc_jax.bert import config_from_dict
     from xtc_jax.data import load_tokenizer, tokenize
     from xtc_jax.deploy.onnx_graph import require
-    from xtc_jax.deploy.verify import runtime_session
 
     require("onnxruntime")
     file = directory / "config.json"
@@ -83,23 +89,42 @@ def onnx_runner(directory: Path) -> Runner:
     config, tokenizer = config_from_dict(raw, str(file)), load_tokenizer(directory)
     if not (directory / ONNX_MODEL).is_file():
         raise UserError(f"{directory / ONNX_MODEL}: no such file")
-    session = runtime_session(directory / ONNX_MODEL, optimized=True)
+    session = _session(directory / ONNX_MODEL)
+    together = _TOGETHER if merges else sys.maxsize
+
+    def run(tokens: "Tokens", rows: np.ndarray) -> np.ndarray:
+        longest = int(tokens.lengths[rows].max())
+        ids = np.full((len(rows), longest), config.pad_token_id, np.int64)
+        types, mask = np.zeros_like(ids), np.arange(longest) < tokens.lengths[rows, None]
+        for i, row in enumerate(rows):
+            ids[i, mask[i]], types[i, mask[i]] = tokens.input_ids[row], tokens.token_type_ids[row]
+        inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": types}
+        return session.run(["logits"], inputs)[0]
 
     def logits(given: Texts) -> np.ndarray:
         tokens = tokenize(tokenizer, given, max_length)
-        longest = int(tokens.lengths.max())
-        ids = np.full((len(given), longest), config.pad_token_id, np.int64)
-        types, mask = np.zeros_like(ids), np.arange(longest) < tokens.lengths[:, None]
-        for row, (pieces, segments) in enumerate(zip(tokens.input_ids, tokens.token_type_ids, strict=True)):
-            ids[row, : len(pieces)], types[row, : len(pieces)] = pieces, segments
-        inputs = {"input_ids": ids, "attention_mask": mask.astype(np.int64), "token_type_ids": types}
-        return session.run(["logits"], inputs)[0]
+        order = np.argsort(tokens.lengths, kind="stable")  # texts of similar length together: less padding
+        found = np.empty((len(given), config.num_labels), np.float32)
+        for start in range(0, len(order), together):
+            rows = order[start : start + together]
+            found[rows] = run(tokens, rows)
+        return found
 
     def warm_up(_: int) -> int:
         logits([("",) * texts])  # any shape will do: nothing is compiled for one
         return 1
 
     return Runner("onnx", config.labels, config.regression, texts, max_length, merges, logits, warm_up)
+
+
+def _session(file: Path) -> Any:
+    """All optimizations; threads that have nothing to do sleep, for the event loop needs the processor too."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
 
 RUNNERS = {"jax": packed_runner, "onnx": onnx_runner}
