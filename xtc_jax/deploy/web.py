@@ -162,11 +162,15 @@ def _settings(model: PackedModel, frame: tuple[int, int], folder: Path) -> dict[
 def _verify(folder: Path, packed: Path, model: PackedModel, data: str) -> Agreement:
     """Logits of the page's runtime, and the tokens of the page's tokenizer."""
     batches = data_inputs(model, packed, data) if data else sample_inputs(model)
-    texts = [text for split in splits_of(data, model.task.validation) for text in load_examples(data, model.task, split).texts]
-    texts = texts if data else []
+    texts = _texts(model, data) if data else []
     tokens, logits = run_in_node(folder, texts, batches)
     _check_tokens(packed, model, texts, tokens)
     return accept(compare(packed_logits(model, batches), logits), MODEL.name, "onnxruntime-web")
+
+
+def _texts(model: PackedModel, data: str) -> list[tuple[str, ...]]:
+    """The validation texts of a data set."""
+    return [text for split in splits_of(data, model.task.validation) for text in load_examples(data, model.task, split).texts]
 
 
 def run_in_node(folder: Path, texts: Sequence[tuple[str, ...]], batches: Sequence[Inputs]) -> tuple[list[Any], np.ndarray]:
@@ -189,7 +193,8 @@ def run_in_node(folder: Path, texts: Sequence[tuple[str, ...]], batches: Sequenc
         raise UserError(f"the page's runtime does not run the model: {lines[0]}")
     answer = json.loads(done.stdout)
     rows = sum(len(batch["input_ids"]) for batch in batches)
-    return answer["tokens"], np.array(answer["logits"], np.float32).reshape(rows, -1)
+    logits = np.array(answer["logits"], np.float32)
+    return answer["tokens"], logits.reshape(rows, logits.size // max(1, rows))
 
 
 def _check_tokens(packed: Path, model: PackedModel, texts: Sequence[tuple[str, ...]], found: Sequence[dict[str, Any]]) -> None:
