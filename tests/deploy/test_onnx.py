@@ -5,11 +5,14 @@ import functools
 import numpy as np
 import packed_models
 import pytest
+import toy
 from tiers import sweep
 
-from xtc_jax.deploy.onnx import onnx_model
+from xtc_jax.deploy.directory import export_onnx
+from xtc_jax.deploy.onnx import onnx_model, saturating
 from xtc_jax.deploy.verify import compare, packed_logits, runtime_logits, runtime_session, sample_inputs
-from xtc_jax.kernels import PLANES256
+from xtc_jax.formats import save_packed
+from xtc_jax.kernels import BASE3, PLANES256
 
 pytestmark = pytest.mark.onnx
 STANDARD = ("", "ai.onnx")
@@ -62,3 +65,37 @@ def test_the_runtime_keeps_the_integer_products_as_they_are(tmp_path):
     operators = optimized_operators(exported("1 bit")[1], tmp_path)
     assert "MatMulInteger" in operators
     assert "MatMulIntegerToFloat" not in operators
+
+
+def test_ternary_codes_in_base_3_export_as_they_lie_and_give_the_same_logits():
+    _, planes, batches, ours = exported("2 bits, row scales")
+    _, made, _, _ = exported("2 bits, row scales", BASE3)
+    found = compare(ours, runtime_logits(runtime_session(made.SerializeToString(), True), batches))
+    assert (found.rows, found.other_labels, found.median <= 1e-5, found.maximum <= 0.02) == (17, 0, True, True)
+    name = "layer.0/intermediate/weight.codes"
+    widths = [next(tensor.dims[1] for tensor in each.graph.initializer if tensor.name == name) for each in (planes, made)]
+    assert widths == [65, 52]  # 260 columns, four and five to a byte
+
+
+@pytest.mark.slow
+def test_a_directory_that_is_stored_in_base_3_exports(tmp_path):
+    toy.tokenizer().save(str(tmp_path / "tokenizer.json"))
+    save_packed(tmp_path / "packed", packed_models.MAKERS["2 bits, row scales"](), tmp_path, BASE3)
+    found = export_onnx(tmp_path / "packed", tmp_path / "out", "", lambda line: None)
+    assert {name: each.other_labels for name, each in found.items()} == {"optimizations off": 0, "optimizations on": 0}
+
+
+@pytest.mark.slow
+def test_weights_of_eight_bits_export_with_a_warning_about_processors_without_vnni(tmp_path):
+    toy.tokenizer().save(str(tmp_path / "tokenizer.json"))
+    save_packed(tmp_path / "packed", packed_models.MAKERS["8 bits"](), tmp_path)
+    lines = []
+    export_onnx(tmp_path / "packed", tmp_path / "out", "", lines.append)
+    (warning,) = [line for line in lines if line.startswith("warning: ")]
+    assert "without VNNI" in warning
+    assert "encoder/layer_0/attention/output/dense/weight and 11 more have 8 bits" in warning
+
+
+@pytest.mark.parametrize("kind", ["1 bit", "3 bits", "5 to 7 bits", "groups"])
+def test_narrower_weights_cannot_overflow(kind):
+    assert saturating(packed_models.MAKERS[kind]()) == []

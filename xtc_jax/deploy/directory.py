@@ -8,7 +8,7 @@ from typing import Any
 
 from xtc_jax.bert import config_to_dict
 from xtc_jax.deploy.card import write_card
-from xtc_jax.deploy.onnx import onnx_model
+from xtc_jax.deploy.onnx import onnx_model, saturating
 from xtc_jax.deploy.onnx_graph import require
 from xtc_jax.deploy.verify import Agreement, data_inputs, sample_inputs, verify_onnx
 from xtc_jax.errors import UserError
@@ -41,6 +41,11 @@ def export_onnx(packed: Path, out: Path, data: str, log: Callable[[str], None]) 
     require("onnx")
     require("onnxruntime")
     model = load_packed(packed)
+    if wide := saturating(model):
+        log(
+            f"warning: {wide[0]} and {len(wide) - 1} more have 8 bits: on an x86 processor without VNNI their products overflow "
+            "in ONNX Runtime; pack with 7 bits or fewer to run there"
+        )
     batches = data_inputs(model, packed, data) if data else sample_inputs(model)
     with scratch_for(out) as scratch:
         (scratch / MODEL).parent.mkdir()

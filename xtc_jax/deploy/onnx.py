@@ -8,14 +8,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
-from xtc_jax.bert import BertConfig
+from xtc_jax.bert import BertConfig, sums_integers
 from xtc_jax.deploy.onnx_graph import Graph, require
 from xtc_jax.deploy.onnx_weights import embedding, linear
 from xtc_jax.errors import UserError
 from xtc_jax.formats import PackedModel
-from xtc_jax.kernels import PLANES256
+from xtc_jax.kernels import PLANES256, PackedTensor
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _BOOL = 9
@@ -49,6 +50,16 @@ def onnx_model(model: PackedModel, layout: str = PLANES256) -> Any:
     pooled = graph.node("Tanh", "pooler/Tanh", linear(graph, "pooler", first, params["pooler"]["dense"], layout))
     graph.node("Identity", "logits", linear(graph, "classifier", pooled, params["classifier"], layout))
     return graph.model({name: ["batch", "length"] for name in INPUTS}, {"logits": ["batch", config.num_labels]})
+
+
+def saturating(model: PackedModel) -> list[str]:
+    """Paths of the weights whose products may be wrong in ONNX Runtime on an x86 processor without VNNI.
+
+    There it adds two products of a uint8 and an int8 in int16: up to 2 * 255 * 127, beyond 32,767. Up to 7 bits nothing is.
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(model.params, is_leaf=lambda leaf: isinstance(leaf, PackedTensor))
+    wide = [path for path, leaf in leaves if sums_integers(leaf) and leaf.bits == 8]
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path in wide]
 
 
 def _mask(graph: Graph) -> str:
