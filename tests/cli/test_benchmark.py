@@ -136,6 +136,16 @@ def test_the_packed_encoder_is_timed_beside_its_float_forms_and_what_is_missing_
     assert 0 < row["roofline"] < row["ours 2 bit"]
 
 
+@pytest.mark.slow
+@pytest.mark.onnx
+def test_the_exported_model_is_timed_beside_the_int8_of_onnx_runtime():
+    found = measure_encoder(lambda line: None, "", FULL_SIZE, sizes=((1, 8),), rounds=1)
+    (row,) = found.rows
+    assert row["exported 1 bit"] > 0
+    assert row["exported x ONNX Runtime int8"] == pytest.approx(row["ONNX Runtime int8"] / row["exported 1 bit"])
+    assert set(row) == set(found.columns)
+
+
 @pytest.mark.onnx
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
 def test_the_model_given_to_onnx_runtime_computes_ours(rng, activation):

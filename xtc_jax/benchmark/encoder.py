@@ -15,7 +15,10 @@ from xtc_jax.benchmark.results import Benchmark
 from xtc_jax.benchmark.timing import interleave, ratio
 from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.compress import pack, ready
+from xtc_jax.data import GLUE
+from xtc_jax.deploy.onnx import onnx_model as exported_model
 from xtc_jax.devices import Peaks
+from xtc_jax.formats import PackedModel
 from xtc_jax.kernels import choose
 from xtc_jax.params import Params
 from xtc_jax.quantize import named_rules
@@ -25,13 +28,15 @@ SIZES = ((1, 16), (1, 32), (1, 128), (8, 128))
 _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8 = "ours float32", "ours bfloat16", "ONNX Runtime float32", "ONNX Runtime int8"
 _BITS = (1, 2)
 _PACKED = tuple(f"ours {bits} bit" for bits in _BITS)
+_EXPORTED, _EXPORTED_RATIO = "exported 1 bit", "exported x ONNX Runtime int8"
 _UNPACKED = tuple(f"{name}, xla" for name in _PACKED)
-_TIMES = (*_PACKED, *_UNPACKED, _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8)
+_TIMES = (*_PACKED, *_UNPACKED, _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8, _EXPORTED)
 _ROOFLINE = "roofline"
 _RATIOS = {f"x {name}": name for name in (_UNPACKED[0], _FLOAT32, _BFLOAT16, _ORT, _ORT_INT8)}
 _NOTES = (
     "Milliseconds of a forward pass, medians; x: how many times faster the 1-bit model is, the median of paired rounds.",
-    "Random weights. Packed: rule set paper-50x, 8-bit activations. ONNX Runtime int8: its own quantize_dynamic.",
+    "Random weights. Packed: rule set paper-50x, 8-bit activations. ONNX Runtime int8: its own quantize_dynamic; exported: the "
+    "1-bit model as xtc export --to=onnx writes it, in ONNX Runtime too.",
 )
 Forward = Callable[[Params, jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -65,7 +70,14 @@ def measure_encoder(
         rows.append(row | {_ROOFLINE: 1e3 * roofline(config, batch, length, best) if best else None})
     title = f"{config.num_hidden_layers}-layer encoder, hidden size {config.hidden_size}, on {device.device_kind}"
     times = tuple(name for name in _TIMES if name in packed or name not in _UNPACKED)
-    columns = ("batch", "length", *times, _ROOFLINE, *(name for name, other in _RATIOS.items() if other in times))
+    columns = (
+        "batch",
+        "length",
+        *times,
+        _ROOFLINE,
+        *(name for name, other in _RATIOS.items() if other in times),
+        _EXPORTED_RATIO,
+    )
     kinds = f"ours: {backend}.", _resident({**packed, _FLOAT32: params})
     notes = (*_NOTES, *kinds, *missing, *((f"roofline: of the 2-bit model; peaks: {best.source}.",) if best else ()))
     return Benchmark(
@@ -108,7 +120,8 @@ def _sessions(config: BertConfig, params: Params, log: Callable[[str], None]) ->
         return {}, ("ONNX Runtime is not installed: pip install 'xtc_jax[benchmark]'.",)
     log("encoder: the same model for ONNX Runtime, and its int8 form")
     model = onnx_model(config, jax.tree.map(np.asarray, params))
-    return {_ORT: session(model), _ORT_INT8: session(dynamic_int8(model))}, ()
+    packed = PackedModel(config, pack(params, named_rules("paper-50x", 1)), GLUE["sst2"], config.max_position_embeddings)
+    return {_ORT: session(model), _ORT_INT8: session(dynamic_int8(model)), _EXPORTED: session(exported_model(packed))}, ()
 
 
 def _row(
@@ -135,7 +148,8 @@ def _row(
     ours = found[next(iter(_PACKED))]
     row: dict[str, Any] = {"batch": size[0], "length": size[1]}
     row |= {name: 1e3 * timing.median for name, timing in found.items()}
-    return row | {name: ratio(found[other], ours) for name, other in _RATIOS.items() if other in found}
+    row |= {name: ratio(found[other], ours) for name, other in _RATIOS.items() if other in found}
+    return row | ({_EXPORTED_RATIO: ratio(found[_ORT_INT8], found[_EXPORTED])} if _EXPORTED in found else {})
 
 
 def _forward(config: BertConfig, dtype: Any) -> Forward:

@@ -43,7 +43,7 @@ def export_onnx(packed: Path, out: Path, data: str, log: Callable[[str], None]) 
     model = load_packed(packed)
     if wide := saturating(model):
         log(
-            f"warning: {wide[0]} and {len(wide) - 1} more have 8 bits: on an x86 processor without VNNI their products overflow "
+            f"warning: {wide[0]} and {len(wide) - 1} more have 8 bits: on x86 without VNNI their products overflow "
             "in ONNX Runtime; pack with 7 bits or fewer to run there"
         )
     batches = data_inputs(model, packed, data) if data else sample_inputs(model)
