@@ -86,6 +86,13 @@ def test_a_directory_that_exists_is_refused(packed, tmp_path):
         export_stablehlo(packed, tmp_path, "", lambda line: None)
 
 
+def test_a_missing_package_is_named_with_the_command_that_installs_it(packed, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"flatbuffers not installed; run: pip install 'xtc_jax\[deploy\]'"):
+        export_stablehlo(packed, tmp_path / "out", "", lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
 _READ = """
 import sys
 from pathlib import Path

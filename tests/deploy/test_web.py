@@ -141,6 +141,21 @@ def test_without_npm_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_tokenizer_that_frames_texts_in_another_way_is_named_and_nothing_is_kept(write, monkeypatch, tmp_path):
+    monkeypatch.setattr(web, "require_npm", lambda: None)
+    packed = write("one text")
+    tokenizer = json.loads((packed / "tokenizer.json").read_text())
+    (packed / "tokenizer.json").write_text(json.dumps({**tokenizer, "post_processor": None}))
+    with pytest.raises(UserError, match=r"tokenizer\.json: does not frame a text as BERT does"):
+        web.export_web(packed, tmp_path / "out", "", lambda line: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_exists_is_refused(tmp_path):
+    with pytest.raises(UserError, match="exists already; choose a new directory"):
+        web.export_web(tmp_path / "packed", tmp_path, "", lambda line: None)
+
+
 def test_every_package_is_pinned_by_version_and_hash_and_no_address_is_written_down():
     lock = json.loads((web.PAGE / "package-lock.json").read_text())["packages"]
     asked = json.loads((web.PAGE / "package.json").read_text())["dependencies"]
