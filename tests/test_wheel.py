@@ -36,6 +36,8 @@ def test_the_wheel_holds_recipes_types_and_tuning_tables(wheel):
     assert {"xtc_jax/py.typed", "xtc_jax/configs/quickstart.py", "xtc_jax/configs/study/depth.py"} <= names
     assert {f"xtc_jax/deploy/remote_code/{name}_xtc.py" for name in ("configuration", "modeling")} <= names
     assert any(name.startswith("xtc_jax/kernels/packed_matmul/tuning/") for name in names)
+    page = {"index.html", "style.css", "page.js", "check.js", "package.json", "package-lock.json"}
+    assert {f"xtc_jax/deploy/page/{name}" for name in page} | {"xtc_jax/deploy/stablehlo.md"} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "configs"))]
 
 
