@@ -11,6 +11,7 @@ from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.bert.fused import encode, fused_layers
 from xtc_jax.compress import pack, ready
 from xtc_jax.kernels import serves_encoder
+from xtc_jax.kernels.packed_matmul import cpu
 from xtc_jax.quantize import named_rules, with_extra_rules
 
 CONFIG = BertConfig(
@@ -48,6 +49,18 @@ def test_the_encoder_in_one_call_gives_the_logits_of_the_modules(rng, bits, batc
     assert fused_layers(config, xla["encoder"]) == []
     # Sums of floats have another order; a token's code beside a half may then be the next one, a step of 1/128 of its range.
     np.testing.assert_allclose(logits(config, ours, *each), logits(config, xla, *each), rtol=0, atol=1e-4)
+
+
+@native
+@pytest.mark.parametrize("isa", cpu.ISAS)
+def test_every_instruction_set_of_this_machine_gives_the_same_hidden_states_but_for_the_order_of_sums(rng, monkeypatch, isa):
+    layers = fused_layers(CONFIG, ready(packed(), backend="native_cpu")["encoder"])
+    x, mask = jnp.asarray(rng.normal(size=(3, 21, 64)), jnp.float32), inputs(rng, 3, 21)[2]
+    best = encode(CONFIG, layers, x, mask)
+    if cpu.ISAS.index(isa) > cpu.library().xtc_best_isa():
+        pytest.skip(f"this processor lacks {isa}")
+    monkeypatch.setenv(cpu.VARIABLE, isa)
+    np.testing.assert_allclose(encode(CONFIG, layers, x, mask), best, rtol=0, atol=1e-5)
 
 
 @native
