@@ -1,6 +1,7 @@
 """The encoder as one call: the logits of the modules, whatever the padding and the threads, and what it is not used for."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ CONFIG = BertConfig(
 native = pytest.mark.native
 
 
+@functools.cache
 def packed(config=CONFIG, bits=1, extra=()):
     return pack(init(config, jax.random.key(0)), with_extra_rules(named_rules("paper-50x", bits), list(extra)))
 
@@ -96,7 +98,7 @@ def test_padding_alone_is_attended_to_evenly_as_the_modules_do(rng):
 @pytest.mark.parametrize(("options", "changes"), [
     ({}, {"hidden_act": "gelu_new"}),  # an activation that the library lacks
     ({}, {"num_attention_heads": 8}),  # heads of 8
-    ({"extra": ["layer_1/attention/self/query/weight=4,asymmetric,a8"]}, {}),  # a weight whose integers have a zero point
+    ({"extra": ("layer_1/attention/self/query/weight=4,asymmetric,a8",)}, {}),  # a weight whose integers have a zero point
 ])  # fmt: skip
 def test_what_the_call_does_not_serve_runs_by_modules(options, changes):
     config = dataclasses.replace(CONFIG, **changes)
