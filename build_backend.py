@@ -1,7 +1,8 @@
 """The build backend: setuptools, and the native CPU kernel where a C++17 compiler is found; without one all else is built.
 
-The kernel is compiled against the headers of the oldest supported jaxlib, which every later one accepts: so jaxlib is needed to
-build, and only where there is a compiler.
+The kernel is compiled against jaxlib's headers: so jaxlib is needed to build, and only where there is a compiler. It is the
+newest that the Python has, as the installation itself takes; an older one beside the library is noticed when it is loaded. On
+Python 3.11, where wheels are made, that is the oldest supported one, whose headers every later one accepts.
 """
 
 import importlib.util
@@ -14,7 +15,7 @@ from setuptools.build_meta import *  # noqa: F403 (the hooks that stay as they a
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-HEADERS = "jaxlib==0.10.2"
+HEADERS = "jaxlib>=0.10.2,!=0.11.0,<0.13"
 NATIVE = Path("xtc_jax") / "kernels" / "packed_matmul" / "native"
 
 

@@ -1,6 +1,7 @@
 """The encoder as one call: the logits of the modules, whatever the padding and the threads, and what it is not used for."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.bert.fused import encode, fused_layers
 from xtc_jax.compress import pack, ready
 from xtc_jax.kernels import serves_encoder
+from xtc_jax.kernels.packed_matmul import cpu
 from xtc_jax.quantize import named_rules, with_extra_rules
 
 CONFIG = BertConfig(
@@ -24,6 +26,7 @@ CONFIG = BertConfig(
 native = pytest.mark.native
 
 
+@functools.cache
 def packed(config=CONFIG, bits=1, extra=()):
     return pack(init(config, jax.random.key(0)), with_extra_rules(named_rules("paper-50x", bits), list(extra)))
 
@@ -48,6 +51,18 @@ def test_the_encoder_in_one_call_gives_the_logits_of_the_modules(rng, bits, batc
     assert fused_layers(config, xla["encoder"]) == []
     # Sums of floats have another order; a token's code beside a half may then be the next one, a step of 1/128 of its range.
     np.testing.assert_allclose(logits(config, ours, *each), logits(config, xla, *each), rtol=0, atol=1e-4)
+
+
+@native
+@pytest.mark.parametrize("isa", cpu.ISAS)
+def test_every_instruction_set_of_this_machine_gives_the_same_hidden_states_but_for_the_order_of_sums(rng, monkeypatch, isa):
+    layers = fused_layers(CONFIG, ready(packed(), backend="native_cpu")["encoder"])
+    x, mask = jnp.asarray(rng.normal(size=(3, 21, 64)), jnp.float32), inputs(rng, 3, 21)[2]
+    best = encode(CONFIG, layers, x, mask)
+    if cpu.ISAS.index(isa) > cpu.library().xtc_best_isa():
+        pytest.skip(f"this processor lacks {isa}")
+    monkeypatch.setenv(cpu.VARIABLE, isa)
+    np.testing.assert_allclose(encode(CONFIG, layers, x, mask), best, rtol=0, atol=1e-5)
 
 
 @native
@@ -83,7 +98,7 @@ def test_padding_alone_is_attended_to_evenly_as_the_modules_do(rng):
 @pytest.mark.parametrize(("options", "changes"), [
     ({}, {"hidden_act": "gelu_new"}),  # an activation that the library lacks
     ({}, {"num_attention_heads": 8}),  # heads of 8
-    ({"extra": ["layer_1/attention/self/query/weight=4,asymmetric,a8"]}, {}),  # a weight whose integers have a zero point
+    ({"extra": ("layer_1/attention/self/query/weight=4,asymmetric,a8",)}, {}),  # a weight whose integers have a zero point
 ])  # fmt: skip
 def test_what_the_call_does_not_serve_runs_by_modules(options, changes):
     config = dataclasses.replace(CONFIG, **changes)

@@ -19,12 +19,13 @@ void rows_of(std::size_t unit, std::size_t rows, Act act) {
 }
 
 // How the product of some tokens with a matrix is divided: by groups, by planes of a group where there would be few units for
-// many threads, and by tokens.
+// many threads (a thread that is held up delays all by a unit), and by tokens.
 struct Division {
   std::size_t groups, planes, splits, rows, blocks;
   Division(const Weight& w, std::size_t m, std::size_t threads)
       : groups(w.groups()), planes(w.planes()), splits(1), rows(m), blocks((m + kRowsPerUnit - 1) / kRowsPerUnit) {
-    while (splits < planes / 2 && units() % threads && units() < 8 * threads) splits *= 2;  // two planes or more in each part
+    const std::size_t fewest = m <= 3 ? 8 : m <= 6 ? 4 : 2;  // planes that a tile of so few tokens needs (avx512vnni.cpp)
+    while (planes / splits > fewest && threads > 1 && units() < 8 * threads) splits *= 2;
   }
   std::size_t units() const { return groups * splits * blocks; }
   Part part(std::size_t unit) const {
