@@ -34,6 +34,7 @@ def without(tmp_path_factory, compiled):
     return outcome(a_run(tmp_path_factory.mktemp("without"), None), compiled)
 
 
+@pytest.mark.slow
 def test_losses_and_final_parameters_are_the_same_to_the_bit_with_the_cache_and_without(
     tmp_path, monkeypatch, compiled, without
 ):
