@@ -69,7 +69,7 @@ class Targets:
         if not reason:
             reason = on_first(_prepared, cache.directory, key(), layout.size)
         if reason:
-            self._say(reason)
+            self._say(reason if is_first() else QUIET)
             return
         self._cache = cache
         try:
@@ -165,7 +165,7 @@ class Targets:
         if len(self._costs.computing) == _SAMPLES:
             costs, self._costs = self._costs, None
             if not on_first(costs.pays, *self._remaining):
-                self._give_up(f"{costs}: it does not pay")
+                self._give_up(f"{costs}: it does not pay" if is_first() else QUIET)
 
     def _keep_shorter(self, width: int, rows: Batch, examples: np.ndarray, there: np.ndarray) -> None:
         """Run the teacher once more for examples that are here among longer ones, at their own length, and write them.

@@ -1,11 +1,12 @@
 """The file of a teacher cache: an entry per example, written as it is computed, checked when it is first read.
 
 All processes have the same file open; each writes the examples that it computed and reads those that it needs. Entries are
-written by ``pwrite``, so that a full disk is an error and not a signal, and read through a memory map.
+read and written by ``pread`` and ``pwrite``, which copy from and to the system's page cache: through a memory map a full disk,
+or a file that is cut off, would be a signal and not an error.
 """
 
+import errno
 import json
-import mmap
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -57,12 +58,11 @@ class Store:
     def __init__(self, directory: Path, layout: Layout, log: Callable[[str], None]) -> None:
         self._layout, self._log, self._path = layout, log, directory / _ENTRIES
         self._file = os.open(self._path, os.O_RDWR)
-        self._map = np.frombuffer(mmap.mmap(self._file, layout.size, access=mmap.ACCESS_READ), np.uint8)
         self._good = np.zeros(len(layout.tokens), bool)
         self._damaged = 0
 
     def close(self) -> None:
-        """Close the file; the map ends with the last array that shows it."""
+        """Close the file."""
         os.close(self._file)
 
     @property
@@ -73,8 +73,7 @@ class Store:
     @property
     def filled(self) -> int:
         """Entries that are there, by their first bytes."""
-        first = self._layout.offsets[:-1]
-        return int(np.count_nonzero(self._map[first] | self._map[first + 1] | self._map[first + 2] | self._map[first + 3]))
+        return sum(any(os.pread(self._file, HEADER, int(offset))) for offset in self._layout.offsets[:-1])
 
     def has(self, examples: np.ndarray) -> bool:
         """Whether the entries of all these examples are there and undamaged; checked once each."""
@@ -96,13 +95,21 @@ class Store:
         for example, row in zip(examples, rows, strict=True):
             if not self._good[example]:
                 entry = encode(self._layout, int(example), arrays, row)
-                if os.pwrite(self._file, entry, int(self._layout.offsets[example])) != len(entry):
-                    raise OSError(28, "No space left on device", str(self._path))
+                self._put(entry, int(self._layout.offsets[example]))
                 self._good[example] = True
 
+    def _put(self, entry: np.ndarray, offset: int) -> None:
+        try:
+            written = os.pwrite(self._file, entry, offset)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        if written != len(entry):  # the rest did not fit
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+
     def _entry(self, example: int) -> np.ndarray:
-        begin = int(self._layout.offsets[example])
-        return self._map[begin : begin + self._layout.entry_bytes(example)]
+        size = self._layout.entry_bytes(example)
+        content = os.pread(self._file, size, int(self._layout.offsets[example]))
+        return np.frombuffer(content.ljust(size, b"\0"), np.uint8)
 
     def _check(self, example: int) -> bool:
         entry = self._entry(example)
