@@ -65,8 +65,9 @@ def test_compress_goes_on_where_it_was_and_prints_table_and_paths(done, tmp_path
     monkeypatch.setattr("xtc_jax.pipeline.stage.train", None)
     out = xtc("compress", f"--config={done / 'config.py'}", f"--workdir={work}")
     packed = json.loads((work / "results.json").read_text())["packed"]
-    assert f"packed model: {packed['path']} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)" in out
-    assert f"report: {work / 'report.md'}" in out
+    assert f"packed model: {work / 'packed'} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)" in out
+    assert f"report: {work / 'report.html'} (for a browser), report.md" in out
+    assert (work / "report.html").is_file()
     assert out.count("quantized") == 1
 
 
