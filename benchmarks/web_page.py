@@ -10,7 +10,6 @@ differ, milliseconds of an answer, seconds until the page can answer, and the by
 import argparse
 import gzip
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -49,12 +48,12 @@ def main() -> None:
     texts = [text for split in splits for text in load_examples(arguments.data, task, split).texts]
     ours = text_logits(predictor, texts)
     with browsing.visiting(arguments.page) as visit:
-        began = time.perf_counter()
-        visit.page.reload()
         browsing.ready(visit)
-        loaded = time.perf_counter() - began
+        loaded = float(
+            visit.page.inner_text("#facts dd:last-child").removesuffix(" s")
+        )  # from the page's first byte, a run included
         found = visit.page.evaluate(_ANSWERS, texts)
-        print(json.dumps(_compared(ours, found) | {"seconds_to_ready": round(loaded, 2), **_bytes(arguments.page)}, indent=1))
+        print(json.dumps(_compared(ours, found) | {"seconds_to_ready": loaded, **_bytes(arguments.page)}, indent=1))
         if visit.messages or visit.elsewhere:
             raise SystemExit(f"messages {visit.messages}, requests elsewhere {visit.elsewhere}")
 
