@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 import shutil
 import subprocess
 
@@ -263,7 +264,14 @@ def test_a_library_for_a_newer_or_another_interface_is_refused_before_it_is_regi
 def test_a_library_that_is_not_there_or_is_damaged_is_told_in_words(tmp_path):
     assert cpu.library(tmp_path / "none.so").startswith("the native library is not built (python -m")
     (tmp_path / "damaged.so").write_bytes(b"not a library")
-    assert cpu.library(tmp_path / "damaged.so").startswith("the native library cannot be loaded: ")
+    assert cpu.library(tmp_path / "damaged.so").startswith("the native library cannot be loaded, build it again: ")
+
+
+@native
+def test_a_library_of_older_sources_which_lacks_a_call_is_told_in_words(monkeypatch):
+    monkeypatch.setitem(cpu._TARGETS, "xtc_native_later", "xtc_later")
+    expected = r"the native library cannot be loaded, build it again: .*undefined symbol: xtc_later"
+    assert re.match(expected, cpu.library.__wrapped__(build.HERE / build.LIBRARY))
 
 
 def test_without_a_compiler_the_build_says_so_in_one_line(tmp_path, monkeypatch):

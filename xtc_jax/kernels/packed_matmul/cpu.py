@@ -44,13 +44,14 @@ def library(path: Path = HERE / LIBRARY) -> ctypes.CDLL | str:
     try:
         found = ctypes.CDLL(str(path))
         built = found.xtc_ffi_major(), found.xtc_ffi_minor()
-    except (OSError, AttributeError) as error:
-        return f"the native library cannot be loaded: {error}"
+        symbols = {target: getattr(found, symbol) for target, symbol in _TARGETS.items()}
+    except (OSError, AttributeError) as error:  # damaged, or of an older version of these sources
+        return f"the native library cannot be loaded, build it again: {error}"
     runs = runtime_version()
     if why := mismatch(built, runs):
         return why
-    for target, symbol in _TARGETS.items():
-        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(getattr(found, symbol)), platform="cpu")
+    for target, symbol in symbols.items():
+        jax.ffi.register_ffi_target(target, jax.ffi.pycapsule(symbol), platform="cpu")
     return found
 
 
