@@ -1,5 +1,7 @@
 #!/bin/sh
-# Everything that can be known of a release before it is one:  PYTHON=… sh launch/release_check.sh
+# Everything that can be known of a release before it is one:
+#
+#   PYTHON=… sh launch/release_check.sh
 #
 # The version has a dated section in the changelog and stands in CITATION.cff; the source distribution and the wheel are built
 # from what git tracks, into dist/; their metadata is valid; and the quick start runs in small from the installed wheel.

@@ -46,7 +46,7 @@ def test_the_codes_stay_packed_in_the_file(tmp_path):
     model = write(tmp_path, "1 bit")
     payload = sum(entry.total for entry in size_account(model.params))
     size = (tmp_path / PROGRAMS[0]).stat().st_size
-    assert size - payload <= 16_000  # the program
+    assert size - payload <= 24_000  # the program, and the names of its sources, which depend on where they lie
     assert float32_bytes(model.params) >= 60_000
 
 

@@ -18,6 +18,7 @@ CONFIG = toy.shape(1)
 STUDENT, TEACHER = toy.params(CONFIG, seed=3), toy.params(CONFIG, seed=4)
 GOAL = Objective(CONFIG, named_rules("paper-50x", 1), CONFIG, LayerMap((0,)), DistillSpec(), arithmetic="int8")
 OPTIMIZER = make_optimizer(OptimizerSpec(1e-3, 10, 0))
+pytestmark = pytest.mark.slow
 on_every_mesh = pytest.mark.parametrize("shape", [(4, 1, 1), (1, 4, 1), (1, 1, 4)], ids=["data", "fsdp", "tensor"])
 
 
