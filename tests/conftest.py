@@ -106,9 +106,14 @@ def _no_minutes() -> str:
     return "takes five minutes or more; XTC_REQUIRE=minutes runs it"
 
 
+def _no_quiet() -> str:
+    return "times what it runs, so it needs a machine to itself; XTC_REQUIRE=quiet runs it"
+
+
 CHECKS = {
     "shared": _no_shared,
     "minutes": _no_minutes,
+    "quiet": _no_quiet,
     "torch": _no_torch,
     "onnx": _no_onnx,
     "browser": browsing.missing,
