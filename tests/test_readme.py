@@ -112,7 +112,9 @@ def test_there_is_no_command_that_these_tests_do_not_run():
 
 
 def test_the_makefile_runs_the_recipe_of_the_quick_start():
-    dry = subprocess.run(["make", "--dry-run", "--no-print-directory", "quickstart"], cwd=ROOT, capture_output=True, text=True, check=True)
+    dry = subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", "quickstart"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert dry.stdout.splitlines()[-1] == ".venv/bin/xtc compress --config=quickstart --workdir=runs/quickstart"
 
 
