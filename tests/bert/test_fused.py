@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiers import sweep
 
 from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.bert.fused import encode, fused_layers
@@ -41,8 +42,8 @@ def logits(config, params, *each):
 
 
 @native
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
-@pytest.mark.parametrize(("bits", "batch", "length"), [(1, 1, 16), (2, 5, 33), (1, 3, 1)])
+@pytest.mark.parametrize("activation", sweep(["gelu", "relu"], fast=1))
+@pytest.mark.parametrize(("bits", "batch", "length"), sweep([(2, 5, 33), (1, 3, 1), (1, 1, 16)], fast=2))
 def test_the_encoder_in_one_call_gives_the_logits_of_the_modules(rng, bits, batch, length, activation):
     config = dataclasses.replace(CONFIG, hidden_act=activation)
     model, each = packed(config, bits), inputs(rng, batch, length)
@@ -105,6 +106,7 @@ def test_what_the_call_does_not_serve_runs_by_modules(options, changes):
     assert fused_layers(config, ready(packed(config, **options))["encoder"]) == []
 
 
+@pytest.mark.slow
 @native
 def test_hidden_states_and_bfloat16_come_from_the_modules(rng):
     params, each = ready(packed(), backend="native_cpu"), inputs(rng, 2, 8)

@@ -109,6 +109,7 @@ def test_what_was_not_measured_is_an_empty_cell():
     assert markdown(found) == "| M | ours | roofline |\n| ---: | ---: | ---: |\n| 8 | 1234 |  |\n"
 
 
+@pytest.mark.slow
 def test_every_product_is_checked_and_timed_beside_its_rivals():
     said = []
     found = measure_matmul(said.append, "xtc benchmark matmul", shapes=((300, 40),), tokens=(4,), backend="xla", rounds=1)
@@ -161,6 +162,7 @@ def test_the_model_given_to_onnx_runtime_computes_ours(rng, activation):
     np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json_and_a_picture(tmp_path, capsys):
     words = ["benchmark", "matmul", "--shape", "64x32", "--m", "2", "--rounds=1", f"--out={tmp_path / 'results'}"]
     assert main(words) == 0

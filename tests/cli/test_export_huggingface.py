@@ -50,6 +50,7 @@ def test_an_export_that_does_not_agree_is_not_kept(run, tmp_path, capsys, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_without_torch_the_command_that_installs_it_is_named(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["export", str(run / "work" / "packed"), str(tmp_path / "out"), "--to=huggingface"]) == 2

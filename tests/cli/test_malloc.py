@@ -42,6 +42,7 @@ def run(**changes: str) -> tuple[int, int]:
     return int(kept), int(faults)
 
 
+@pytest.mark.slow
 @glibc
 def test_memory_that_is_kept_is_not_faulted_in_again():
     decided, many = run(GLIBC_TUNABLES="glibc.malloc.hugetlb=0")

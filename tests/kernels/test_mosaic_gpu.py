@@ -76,6 +76,7 @@ def test_the_sums_are_those_of_the_reference_bit_for_bit(rng, bits, m, n, k, blo
     np.testing.assert_array_equal(sums, reference.integer_matmul(x, weights))
 
 
+@pytest.mark.slow
 @mosaic
 def test_neither_kernel_has_a_race(rng):
     from jax.experimental.pallas import mosaic_gpu as plgpu

@@ -11,6 +11,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from tiers import sweep
 
 from xtc_jax.devices import chip
 from xtc_jax.kernels import pack_codes, pack_tensor, packed_matmul
@@ -44,7 +45,8 @@ def sums(x, prepared, **options):
 
 
 @pytest.mark.parametrize(
-    ("bits", "m", "k", "n"), [(bits, *shape) for bits in LEVELS for shape in (SHAPES if bits < 3 else SHAPES[1:3])]
+    ("bits", "m", "k", "n"),
+    sweep([(bits, *shape) for bits in LEVELS for shape in (SHAPES if bits < 3 else SHAPES[1:3])], fast=6),
 )
 def test_sums_of_random_and_of_extreme_integers_are_those_of_an_int64_matmul_bit_for_bit(rng, bits, m, k, n):
     values, packed, prepared = weight(rng, n, k, bits)

@@ -175,6 +175,7 @@ def test_a_gradient_is_refused(rng):
         jax.grad(lambda x: packed_matmul(x, prepared).sum())(jnp.ones((2, 8)))
 
 
+@pytest.mark.slow
 @native
 @pytest.mark.parametrize("bits", LEVELS)
 def test_the_logits_of_a_whole_model_are_those_of_xla(rng, bits):

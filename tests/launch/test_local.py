@@ -118,6 +118,7 @@ def test_bad_input_of_all_processes_is_the_status_of_all(made, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 def test_a_number_of_processes_is_asked_for(made):
     done = subprocess.run(["bash", str(LOCAL), "two"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "usage: launch/local.sh N [arguments of xtc compress]\n")

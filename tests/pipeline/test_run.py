@@ -226,6 +226,7 @@ def test_a_regression_runs_end_to_end(config, tmp_path):
     assert (packed.task.regression, packed.task.label, packed.config.num_labels) == (True, "score", 1)
 
 
+@pytest.mark.slow
 def test_a_task_over_pairs_with_named_classes_runs_end_to_end(config, tmp_path):
     first, second = toy.sentences(24, 6), toy.sentences(24, 7)[::-1]
     columns = {

@@ -88,6 +88,7 @@ def words_of(directory) -> dict[str, int]:
     return Tokenizer.from_file(str(directory / "tokenizer.json")).get_vocab()
 
 
+@pytest.mark.slow
 def test_the_stage_and_those_that_go_on_from_it_have_the_pieces_of_the_training_data_and_the_required_ones(finished):
     work, results, lines = finished
     expected = len(PIECES) - len(ABSENT) - len(unused(work.parent))
@@ -103,6 +104,7 @@ def unused(root) -> set[str]:
     return {word for word in toy.VOCABULARY[5:] if len(word) > 1 and word not in text.split()}
 
 
+@pytest.mark.slow
 def test_the_model_has_the_rows_of_its_pieces(finished, root):
     work, *_ = finished
     params, reduced = load_flax(work / "teacher" / "model")[1], words_of(work / "reduce" / "model")
@@ -115,6 +117,7 @@ def test_the_model_has_the_rows_of_its_pieces(finished, root):
     assert plans[1].objective.teacher.vocab_size == len(reduced)
 
 
+@pytest.mark.slow
 def test_the_packed_directory_has_the_reduced_tokenizer_and_no_second_copy_of_it(finished):
     work, results, _ = finished
     packed, config = work / "packed", json.loads((work / "packed" / "config.json").read_text())
@@ -126,6 +129,7 @@ def test_the_packed_directory_has_the_reduced_tokenizer_and_no_second_copy_of_it
     assert load_packed(packed).params["embeddings"]["word_embeddings"]["weight"].shape[0] == config["vocab_size"]
 
 
+@pytest.mark.slow
 def test_the_packed_model_answers_as_the_trained_one_and_splits_words_that_left(finished):
     work, results, _ = finished
     assert results["packed"]["max_logit_difference"] < 1e-4
@@ -135,6 +139,7 @@ def test_the_packed_model_answers_as_the_trained_one_and_splits_words_that_left(
     assert np.isfinite(logits).all()
 
 
+@pytest.mark.slow
 def test_a_stage_that_only_reduces_has_the_logits_of_its_teacher_to_the_bit(root, finished, tmp_path):
     corpus = tmp_path / "validation.txt"
     corpus.write_text("\n".join(parquet.read_table(root / "data" / "validation.parquet")["sentence"].to_pylist()))
@@ -189,6 +194,7 @@ def compared(config, work):
     refuse_other_work(make_recipe(config), inputs, plans)
 
 
+@pytest.mark.slow
 def test_another_vocabulary_in_the_same_work_directory_is_refused(root, finished):
     work, *_ = finished
     with pytest.raises(UserError, match=r"stage 'reduce' was made with another config \(reduce\.vocabulary"):
@@ -208,6 +214,7 @@ def test_a_corpus_that_gives_other_pieces_in_the_same_work_directory_is_refused(
         compared(config, tmp_path / "work")
 
 
+@pytest.mark.slow
 def test_the_reduced_model_is_converted_to_hugging_face_with_its_tokenizer(finished, tmp_path):
     work, *_ = finished
     convert(str(work / "reduce" / "model"), tmp_path / "hf", "huggingface")
@@ -269,6 +276,7 @@ def test_a_stage_without_these_keys_has_the_fingerprint_of_before_they_existed(r
     assert recipe.stages[1].raw["vocabulary_min_count"] == 1
 
 
+@pytest.mark.slow
 def test_inspect_and_report_count_the_pieces_and_the_bytes_of_the_tokenizer(finished, capsys):
     work, results, _ = finished
     size = tokenizer_bytes(work / "packed")

@@ -71,6 +71,7 @@ def test_the_words_say_what_the_numbers_are(page, work):
     assert html.escape("its logits equal the trained student's to the last bit") in summary
 
 
+@pytest.mark.slow
 def test_several_runs_stand_on_one_page_with_a_joint_table(work, tmp_path, capsys):
     shutil.copytree(work, tmp_path / "again")
     assert main(["report", str(work), str(tmp_path / "again"), f"--html={tmp_path / 'both.html'}"]) == 0

@@ -117,6 +117,7 @@ def kill_right_after_the_second_checkpoint(monkeypatch):
     monkeypatch.setattr(Checkpoints, "save", save_and_die)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", sweep([kill_before_the_third_evaluation, kill_right_after_the_second_checkpoint], fast=1))
 def test_a_killed_run_goes_on_and_ends_where_an_uninterrupted_one_does(whole, tmp_path, monkeypatch, kill):
     with monkeypatch.context() as patch:
