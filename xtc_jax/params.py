@@ -11,11 +11,11 @@ Params = Any
 """A pytree of parameters: nested dicts whose leaves are arrays (or nodes that stand for one)."""
 
 
-def named_leaves(params: Params) -> dict[str, Any]:
-    """``{"encoder/layer_0/…/weight": leaf}`` in tree order."""
+def named_leaves(params: Params, whole: type | None = None) -> dict[str, Any]:
+    """``{"encoder/layer_0/…/weight": leaf}`` in tree order; a node of the type ``whole`` is one leaf."""
     import jax
 
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params)
+    leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda node: whole is not None and isinstance(node, whole))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 

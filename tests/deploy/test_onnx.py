@@ -8,8 +8,8 @@ import pytest
 import toy
 from tiers import sweep
 
-from xtc_jax.deploy.directory import export_onnx
 from xtc_jax.deploy.onnx import onnx_model, saturating
+from xtc_jax.deploy.onnx_directory import export_onnx
 from xtc_jax.deploy.verify import compare, packed_logits, runtime_logits, runtime_session, sample_inputs
 from xtc_jax.formats import save_packed
 from xtc_jax.kernels import BASE3, PLANES256

@@ -135,7 +135,7 @@ def test_a_model_whose_ranges_are_those_of_the_batch_is_not_given_several_reques
 
 @pytest.mark.onnx
 def test_the_onnx_export_gives_the_same_answers(packed, runner, tmp_path):
-    from xtc_jax.deploy.directory import export_onnx
+    from xtc_jax.deploy.onnx_directory import export_onnx
 
     export_onnx(packed, tmp_path / "out", "", lambda line: None)
     exported = onnx_runner(tmp_path / "out")

@@ -11,7 +11,7 @@ from xtc_jax.cli.console import progress_lines
 HELP = "write a packed model for another runtime, as small as it is packed"
 TARGETS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
-        "onnx": ("xtc_jax.deploy.directory", "export_onnx"),
+        "onnx": ("xtc_jax.deploy.onnx_directory", "export_onnx"),
         "web": ("xtc_jax.deploy.web", "export_web"),
         "stablehlo": ("xtc_jax.deploy.stablehlo", "export_stablehlo"),
         "huggingface": ("xtc_jax.deploy.huggingface", "export_huggingface"),

@@ -10,7 +10,7 @@ from jaxtyping import Array
 from xtc_jax.bert import sums_integers
 from xtc_jax.errors import UserError
 from xtc_jax.kernels import PackedTensor, pack_tensor, prepare
-from xtc_jax.params import Params, SizeEntry
+from xtc_jax.params import Params, SizeEntry, named_leaves
 from xtc_jax.quantize import INPUT_RANGE, QuantRules, assign_rules, weight_levels
 
 
@@ -92,10 +92,8 @@ def _float32(value: Any) -> Array:
 
 def size_account(params: Params) -> list[SizeEntry]:
     """Every parameter with its bits and bytes; the sum is the payload of the file, header apart."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_packed)
     entries = []
-    for path, leaf in flat:
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
+    for name, leaf in named_leaves(params, whole=PackedTensor).items():
         if _is_packed(leaf):
             scales = leaf.scale.nbytes + (0 if leaf.zero is None else leaf.zero.nbytes)
             entries.append(SizeEntry(name, leaf.shape, leaf.stored_bits, leaf.codes.nbytes, scales))

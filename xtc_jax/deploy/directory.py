@@ -1,72 +1,59 @@
-"""``xtc export --to=onnx``: a directory in the layout of a Hugging Face ONNX repository, verified before it appears."""
+"""What every export shares: it begins with the same checks and ends complete and verified, or leaves nothing."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from xtc_jax.bert import config_to_dict
-from xtc_jax.deploy.card import write_card
-from xtc_jax.deploy.onnx import onnx_model, saturating
-from xtc_jax.deploy.onnx_graph import require
-from xtc_jax.deploy.verify import Agreement, data_inputs, sample_inputs, verify_onnx
+from xtc_jax.deploy.verify import Agreement, Inputs, data_inputs, sample_inputs
 from xtc_jax.errors import UserError
 from xtc_jax.formats import PackedModel, load_packed
-from xtc_jax.formats.account import file_layout
 from xtc_jax.formats.scratch import scratch_for
 
-MODEL = Path("onnx") / "model.onnx"
+
+@dataclass(frozen=True)
+class Source:
+    """What is exported, and what the export is compared on.
+
+    Attributes:
+      packed: the packed model's directory.
+      model: as read from it.
+      data: where ``batches`` come from; "" is token ids drawn at random.
+      batches: inputs of both runtimes.
+    """
+
+    packed: Path
+    model: PackedModel
+    data: str
+    batches: list[Inputs]
+
+    def verified(self, found: Mapping[str, Agreement]) -> dict[str, Any]:
+        """The figures of the comparison, for the files of an export."""
+        return {"verified_on": self.data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
 
 
-def export_onnx(packed: Path, out: Path, data: str, log: Callable[[str], None]) -> dict[str, Agreement]:
-    """Write ``onnx/model.onnx``, ``config.json``, ``tokenizer.json`` and ``tokenizer_config.json``: what transformers.js and
-    optimum open. The file is run in ONNX Runtime first; one that differs from the packed model is not kept.
+@contextmanager
+def exporting(packed: Path, out: Path, data: str, require: Callable[[], None]) -> Iterator[tuple[Source, Path]]:
+    """The source, and an empty directory that becomes ``out`` at the end of the block; an exception leaves nothing.
 
     Args:
       packed: a packed model directory.
       out: new directory.
       data: file, directory or ``pinned:NAME`` whose validation examples are compared; "" compares token ids drawn at random.
-      log: receives a line of text about each step.
-
-    Returns:
-      The agreement, by the name of the run: optimizations off, optimizations on.
+      require: checks that what the export needs is installed.
 
     Raises:
-      UserError: ``out`` exists, ``onnx`` or ``onnxruntime`` is missing, no packed model, something that cannot be expressed,
-        or logits that differ.
+      UserError: ``out`` exists, something is not installed, no packed model, or data that cannot be read.
     """
     if out.exists():
         raise UserError(f"{out}: exists already; choose a new directory")
-    require("onnx")
-    require("onnxruntime")
+    require()
     model = load_packed(packed)
-    if wide := saturating(model):
-        log(
-            f"warning: {wide[0]} and {len(wide) - 1} more have 8 bits: on x86 without VNNI their products overflow "
-            "in ONNX Runtime; pack with 7 bits or fewer to run there"
-        )
     batches = data_inputs(model, packed, data) if data else sample_inputs(model)
     with scratch_for(out) as scratch:
-        (scratch / MODEL).parent.mkdir()
-        (scratch / MODEL).write_bytes(onnx_model(model, file_layout(packed)).SerializeToString())
-        log(f"onnx: {(scratch / MODEL).stat().st_size:,} bytes; running it beside the packed model")
-        found = verify_onnx(scratch / MODEL, model, batches)
-        write_json(scratch / "config.json", _config(model, data, found))
-        write_tokenizer(packed, scratch, model.max_length)
-        write_card(scratch, packed, model, "onnx", found, data)
-    return found
-
-
-def _config(model: PackedModel, data: str, found: dict[str, Agreement]) -> dict[str, Any]:
-    raw = config_to_dict(model.config, "BertForSequenceClassification")
-    # transformers.js asks for an 8-bit file of its own unless it is told that this one is the model.
-    raw["transformers.js_config"] = {"dtype": "fp32"}
-    # What xtc serve has to know, and a BERT's config does not say.
-    given = {"texts": len(model.task.text), "max_length": model.max_length, "mixes": model.mixes_inputs}
-    verified = {"verified_on": data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
-    raw["xtc_export"] = {"input": given, **verified}
-    return raw
+        yield Source(packed, model, data, batches), scratch
 
 
 def write_tokenizer(packed: Path, target: Path, max_length: int) -> None:

@@ -9,7 +9,6 @@ and a quantization block without a method stops its own BERT classes.
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ from safetensors.numpy import save_file
 
 from xtc_jax.bert import config_to_dict
 from xtc_jax.deploy.card import write_card
-from xtc_jax.deploy.directory import write_json, write_tokenizer
-from xtc_jax.deploy.verify import Agreement, Inputs, accept, compare, data_inputs, packed_logits, sample_inputs
+from xtc_jax.deploy.directory import exporting, write_json, write_tokenizer
+from xtc_jax.deploy.verify import Agreement, Inputs, accept, compare, packed_logits
 from xtc_jax.errors import UserError
-from xtc_jax.formats import WEIGHTS, PackedModel, load_packed, read_safetensors
+from xtc_jax.formats import WEIGHTS, PackedModel, read_safetensors
 from xtc_jax.formats.huggingface import tensor_name
-from xtc_jax.formats.scratch import scratch_for
 
 CODE = ("configuration_xtc.py", "modeling_xtc.py")
 _REFUSED = {"format": "xtc", "load_with": "AutoModelForSequenceClassification.from_pretrained(…, trust_remote_code=True)"}
@@ -33,9 +31,7 @@ def export_huggingface(packed: Path, out: Path, data: str, log: Callable[[str], 
     """Write ``model.safetensors``, ``config.json``, the tokenizer and the code that runs them; PyTorch runs it first.
 
     Args:
-      packed: a packed model directory.
-      out: new directory.
-      data: see :func:`xtc_jax.deploy.directory.export_onnx`.
+      packed, out, data: see :func:`xtc_jax.deploy.directory.exporting`.
       log: receives a line of text about each step.
 
     Returns:
@@ -44,20 +40,14 @@ def export_huggingface(packed: Path, out: Path, data: str, log: Callable[[str], 
     Raises:
       UserError: ``out`` exists, torch is missing, no packed model, or logits that differ.
     """
-    if out.exists():
-        raise UserError(f"{out}: exists already; choose a new directory")
-    require_torch()
-    model = load_packed(packed)
-    batches = data_inputs(model, packed, data) if data else sample_inputs(model)
-    with scratch_for(out) as scratch:
-        write_files(packed, model, scratch)
+    with exporting(packed, out, data, require_torch) as (source, scratch):
+        write_files(packed, source.model, scratch)
         log(f"{WEIGHTS}: {(scratch / WEIGHTS).stat().st_size:,} bytes; running it in PyTorch beside the packed model")
-        agreement = compare(packed_logits(model, batches), torch_logits(scratch, batches))
+        agreement = compare(packed_logits(source.model, source.batches), torch_logits(scratch, source.batches))
         found = {"PyTorch": accept(agreement, WEIGHTS, "PyTorch")}
         config = json.loads((scratch / "config.json").read_text())
-        checked = {"verified_on": data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
-        write_json(scratch / "config.json", {**config, "xtc_export": checked})
-        write_card(scratch, packed, model, "huggingface", found, data)
+        write_json(scratch / "config.json", {**config, "xtc_export": source.verified(found)})
+        write_card(scratch, packed, source.model, "huggingface", found, data)
     return found
 
 

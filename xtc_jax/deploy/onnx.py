@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from xtc_jax.bert import BertConfig, sums_integers
@@ -17,6 +16,7 @@ from xtc_jax.deploy.onnx_weights import embedding, linear
 from xtc_jax.errors import UserError
 from xtc_jax.formats import PackedModel
 from xtc_jax.kernels import PLANES256, PackedTensor
+from xtc_jax.params import named_leaves
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _BOOL = 9
@@ -57,9 +57,8 @@ def saturating(model: PackedModel) -> list[str]:
 
     There it adds two products of a uint8 and an int8 in int16: up to 2 * 255 * 127, beyond 32,767. Up to 7 bits nothing is.
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(model.params, is_leaf=lambda leaf: isinstance(leaf, PackedTensor))
-    wide = [path for path, leaf in leaves if sums_integers(leaf) and leaf.bits == 8]
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path in wide]
+    leaves = named_leaves(model.params, whole=PackedTensor)
+    return [path for path, leaf in leaves.items() if sums_integers(leaf) and leaf.bits == 8]
 
 
 def _mask(graph: Graph) -> str:

@@ -6,7 +6,6 @@ returns. One program would unpack at every call, which takes most of its time.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,10 @@ import numpy as np
 
 from xtc_jax.bert import apply, config_to_dict
 from xtc_jax.compress import ready
-from xtc_jax.deploy.directory import write_json, write_tokenizer
+from xtc_jax.deploy.directory import exporting, write_json, write_tokenizer
 from xtc_jax.deploy.onnx_graph import require
-from xtc_jax.deploy.verify import Agreement, Inputs, accept, compare, data_inputs, packed_logits, sample_inputs
-from xtc_jax.errors import UserError
-from xtc_jax.formats import PackedModel, load_packed
-from xtc_jax.formats.scratch import scratch_for
+from xtc_jax.deploy.verify import Agreement, Inputs, accept, compare, packed_logits
+from xtc_jax.formats import PackedModel
 
 PROGRAMS = ("weights.stablehlo", "model.stablehlo")
 PLATFORMS = ("cpu", "tpu")
@@ -33,9 +30,7 @@ def export_stablehlo(packed: Path, out: Path, data: str, log: Callable[[str], No
     """Write the two programs, ``config.json``, the tokenizer and a ``README.md`` that shows how to run them.
 
     Args:
-      packed: a packed model directory.
-      out: new directory.
-      data: see :func:`xtc_jax.deploy.directory.export_onnx`.
+      packed, out, data: see :func:`xtc_jax.deploy.directory.exporting`.
       log: receives a line of text about each step.
 
     Returns:
@@ -44,22 +39,18 @@ def export_stablehlo(packed: Path, out: Path, data: str, log: Callable[[str], No
     Raises:
       UserError: ``out`` exists, flatbuffers is missing, no packed model, or logits that differ.
     """
-    if out.exists():
-        raise UserError(f"{out}: exists already; choose a new directory")
-    require("flatbuffers")
-    model = load_packed(packed)
-    batches = data_inputs(model, packed, data) if data else sample_inputs(model)
-    with scratch_for(out) as scratch:
+    with exporting(packed, out, data, lambda: require("flatbuffers")) as (source, scratch):
+        model = source.model
         for name, program in zip(PROGRAMS, programs(model), strict=True):
             (scratch / name).write_bytes(program)
             log(f"{name}: {len(program):,} bytes")
-        found = accept(compare(packed_logits(model, batches), stablehlo_logits(scratch, batches)), PROGRAMS[1], "StableHLO")
+        agreement = compare(packed_logits(model, source.batches), stablehlo_logits(scratch, source.batches))
+        found = {"StableHLO": accept(agreement, PROGRAMS[1], "StableHLO")}
         raw = config_to_dict(model.config, "BertForSequenceClassification")
-        checked = {"verified_on": data or "random token ids", "jax": jax.__version__, "StableHLO": asdict(found)}
-        write_json(scratch / "config.json", {**raw, "xtc_export": checked})
+        write_json(scratch / "config.json", {**raw, "xtc_export": {"jax": jax.__version__, **source.verified(found)}})
         write_tokenizer(packed, scratch, model.max_length)
         (scratch / "README.md").write_text(_readme(model))
-    return {"StableHLO": found}
+    return found
 
 
 def programs(model: PackedModel) -> tuple[bytes, bytes]:

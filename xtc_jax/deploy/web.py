@@ -9,18 +9,17 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from xtc_jax.data import load_examples, load_tokenizer, splits_of, tokenize
-from xtc_jax.deploy.directory import MODEL, export_onnx, write_json
-from xtc_jax.deploy.verify import Agreement, Inputs, accept, compare, data_inputs, packed_logits, sample_inputs
+from xtc_jax.deploy.directory import Source, exporting, write_json
+from xtc_jax.deploy.onnx_directory import MODEL, require_onnx, write_onnx
+from xtc_jax.deploy.verify import Agreement, Inputs, accept, compare, packed_logits
 from xtc_jax.errors import UserError
-from xtc_jax.formats import PackedModel, load_packed
-from xtc_jax.formats.scratch import scratch_for
+from xtc_jax.formats import PackedModel
 
 PAGE = Path(__file__).with_name("page")
 STATIC = ("index.html", "style.css", "icon.svg", "file.js", "page.js", "classifier.js", "tokens.js")
@@ -38,9 +37,7 @@ def export_web(packed: Path, out: Path, data: str, log: Callable[[str], None]) -
     """Write the folder; its page, runtime and model are run in Node first.
 
     Args:
-      packed: a packed model directory.
-      out: new directory.
-      data: see :func:`xtc_jax.deploy.directory.export_onnx`; its texts are tokenized by the page's tokenizer as well.
+      packed, out, data: see :func:`xtc_jax.deploy.directory.exporting`; texts are tokenized by the page's tokenizer as well.
       log: receives a line of text about each step.
 
     Returns:
@@ -50,21 +47,18 @@ def export_web(packed: Path, out: Path, data: str, log: Callable[[str], None]) -
       UserError: ``out`` exists, npm is missing or cannot fetch, no packed model, something that cannot be expressed, tokens or
         logits that differ.
     """
-    if out.exists():
-        raise UserError(f"{out}: exists already; choose a new directory")
-    require_npm()
-    model = load_packed(packed)
-    frame = _frame(packed, model)
-    with scratch_for(out) as scratch:
-        found = export_onnx(packed, scratch / "model", data, log)
+    with exporting(packed, out, data, require_npm) as (source, scratch):
+        require_onnx()
+        frame = _frame(packed, source.model)
+        (scratch / "model").mkdir()
+        found = write_onnx(source, scratch / "model", log)
         log("web: fetching the runtime and the tokenizer with npm")
         _write_page(scratch)
-        settings = _settings(model, frame, scratch)
+        settings = _settings(source.model, frame, scratch)
         write_json(scratch / "model" / "settings.json", settings)
         log("web: running the page's runtime in Node")
-        found["onnxruntime-web"] = _verify(scratch, packed, model, data)
-        checked = {"verified_on": data or "random token ids", **{name: asdict(each) for name, each in found.items()}}
-        write_json(scratch / "model" / "settings.json", {**settings, "xtc_export": checked})
+        found["onnxruntime-web"] = _verify(scratch, source)
+        write_json(scratch / "model" / "settings.json", {**settings, "xtc_export": source.verified(found)})
     return found
 
 
@@ -159,13 +153,12 @@ def _settings(model: PackedModel, frame: tuple[int, int], folder: Path) -> dict[
     }
 
 
-def _verify(folder: Path, packed: Path, model: PackedModel, data: str) -> Agreement:
+def _verify(folder: Path, source: Source) -> Agreement:
     """Logits of the page's runtime, and the tokens of the page's tokenizer."""
-    batches = data_inputs(model, packed, data) if data else sample_inputs(model)
-    texts = _texts(model, data) if data else []
-    tokens, logits = run_in_node(folder, texts, batches)
-    _check_tokens(packed, model, texts, tokens)
-    return accept(compare(packed_logits(model, batches), logits), MODEL.name, "onnxruntime-web")
+    texts = _texts(source.model, source.data) if source.data else []
+    tokens, logits = run_in_node(folder, texts, source.batches)
+    _check_tokens(source.packed, source.model, texts, tokens)
+    return accept(compare(packed_logits(source.model, source.batches), logits), MODEL.name, "onnxruntime-web")
 
 
 def _texts(model: PackedModel, data: str) -> list[tuple[str, ...]]:

@@ -27,7 +27,7 @@ from xtc_jax.formats.safetensors import read_safetensors
 from xtc_jax.formats.scratch import scratch_for
 from xtc_jax.formats.tokenizer import copy_tokenizer
 from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor, code_width, has_illegal_code
-from xtc_jax.params import Params, nest
+from xtc_jax.params import Params, named_leaves, nest
 from xtc_jax.quantize import ACTIVATION_BITS, INPUT_RANGE, RANGES, ActivationSpec, weight_path
 
 FORMAT_VERSION = 1
@@ -62,7 +62,7 @@ class PackedModel:
     @property
     def mixes_inputs(self) -> bool:
         """Whether an answer depends on the inputs beside it: the range of an activation is that of the whole batch."""
-        specs = [leaf.activation for leaf in _leaves(self.params).values() if _is_packed(leaf)]
+        specs = [leaf.activation for leaf in named_leaves(self.params, whole=PackedTensor).values() if _is_packed(leaf)]
         return any(isinstance(spec, ActivationSpec) and spec.range == "tensor" for spec in specs)
 
 
@@ -73,7 +73,7 @@ def save_packed(directory: Path, model: PackedModel, tokenizer: Path, layout: st
     """
     tensors: dict[str, np.ndarray] = {}
     quantized: dict[str, Any] = {}
-    for path, leaf in _leaves(model.params).items():
+    for path, leaf in named_leaves(model.params, whole=PackedTensor).items():
         if isinstance(leaf, PackedTensor):
             parts = {"codes": leaf.stored(layout).codes, "scale": leaf.scale, "zero": leaf.zero}
             tensors |= {f"{path}.{part}": np.asarray(value) for part, value in parts.items() if value is not None}
@@ -263,8 +263,3 @@ def _is_packed(leaf: object) -> bool:
 
 def _in_planes(leaf: Any) -> Any:
     return leaf.stored(PLANES256) if _is_packed(leaf) else leaf
-
-
-def _leaves(params: Params) -> dict[str, Any]:
-    flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=_is_packed)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}

@@ -12,7 +12,7 @@ import numpy as np
 
 from xtc_jax.errors import UserError
 from xtc_jax.formats import file_account
-from xtc_jax.params import SizeEntry
+from xtc_jax.params import SizeEntry, named_leaves
 from xtc_jax.pipeline.predictions import PREDICTIONS
 
 Curve = list[tuple[float, float]]
@@ -138,14 +138,10 @@ def weight_summaries(packed: Path) -> list[WeightSummary]:
     Raises:
       UserError: see :func:`xtc_jax.formats.load_packed`.
     """
-    import jax
-
     from xtc_jax.formats import load_packed
     from xtc_jax.kernels import PackedTensor
 
-    params = load_packed(packed).params
-    leaves, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=lambda leaf: isinstance(leaf, PackedTensor))
-    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    named = named_leaves(load_packed(packed).params, whole=PackedTensor)
     return [_summary(name, leaf) for name, leaf in named.items() if isinstance(leaf, PackedTensor) and leaf.zero is None]
 
 

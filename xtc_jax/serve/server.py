@@ -71,10 +71,8 @@ def serve(directory: Path, runtime: str, host: str, port: int, limits: Limits, m
         log(f"{directory}: {runtime}, {shapes} shape(s) ready; requests share a run: {'yes' if runner.merges else 'no'}")
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE)
         server = uvicorn.Server(config)
-        for number in (
-            signal.SIGTERM,
-            signal.SIGINT,
-        ):  # before uvicorn listens to them, and when it raises them again at its end
+        # Before uvicorn listens to them, and when it raises them again at its end.
+        for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         listener.listen(_BACKLOG)  # from here on a connection waits for the event loop to begin, and is not refused
         log(f"listening on http://{host}:{listener.getsockname()[1]} (POST /predict; /docs, /healthz, /metrics)")
