@@ -11,7 +11,7 @@ from xtc_jax.compress import DistillSpec, layer_map
 from xtc_jax.errors import UserError
 from xtc_jax.params import named_leaves
 from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, named_rules
-from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, clear_checkpoints, loop, train
+from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, clear_checkpoints, loop, run, train
 from xtc_jax.train.checkpoints import Checkpoints
 from xtc_jax.train.metrics import read_metrics
 from xtc_jax.train.state import TrainState
@@ -280,8 +280,8 @@ class Steps:
 
     def __init__(self, monkeypatch):
         self.made, self.run, self.evaluated = [], [], []
-        monkeypatch.setattr(loop, "make_train_step", self.make_train_step)
-        monkeypatch.setattr(loop, "make_eval_step", lambda config, rules, mesh, arithmetic: rules)
+        monkeypatch.setattr(run, "make_train_step", self.make_train_step)
+        monkeypatch.setattr(run, "make_eval_step", lambda config, rules, mesh, arithmetic: rules)
         monkeypatch.setattr(loop, "evaluate", self.evaluate)
 
     def make_train_step(self, objective, optimizer, mesh):
@@ -387,3 +387,24 @@ def test_clearing_deletes_the_checkpoints_and_nothing_else(tmp_path):
     clear_checkpoints(tmp_path)
     clear_checkpoints(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["tensorboard"]
+
+
+def test_a_run_ends_when_so_many_evaluations_in_a_row_were_not_better(whole, tmp_path):
+    best = whole[1]
+    # The toy's metric is 1 at some evaluation and stays there: two more, and the run ends.
+    assert steps_of(whole[0], "eval/accuracy") == [15, 30, 45, 60]
+    scores = [record["eval/accuracy"] for record in read_metrics(whole[0] / "metrics.jsonl") if "eval/accuracy" in record]
+    reached = EVERY * (1 + scores.index(1.0))
+    assert reached + EVERY < STEPS, "the toy learns fast enough for this test"
+    stopped = train(a_run(tmp_path / "patient", patience=1), start(), None)
+    assert stopped.steps == reached + EVERY
+    assert stopped.metrics == best.metrics
+    assert steps_of(tmp_path / "patient", "eval/accuracy") == [*range(EVERY, reached + EVERY + 1, EVERY)]
+
+
+def test_a_run_that_ended_early_has_ended_when_it_is_started_again(tmp_path):
+    run = a_run(tmp_path / "again", patience=1)
+    first = train(run, start(), None)
+    again = train(run, start(), None)
+    assert again.steps == first.steps < STEPS
+    assert again.metrics == first.metrics

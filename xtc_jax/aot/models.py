@@ -78,6 +78,8 @@ def longest(recipe: Recipe, shapes: Mapping[str, BertConfig], asked: int) -> int
       UserError: more than a model has positions for.
     """
     data = recipe.config["data"]
+    if not (asked or data["buckets"] or data["max_length"]):
+        raise UserError("config.data.max_length=0 leaves the length to the data, which is not read here; give --length")
     length = asked or (tuple(data["buckets"]) or default_buckets(data["max_length"]))[-1]
     where = f"--length={length}" if asked else f"config.data.max_length={length}"
     for name, shape in shapes.items():

@@ -60,7 +60,9 @@ def show(results: dict[str, Any], title: str, baselines: list[dict[str, Any]], w
     screen.print(report.terminal_table(report.result_rows(results), title))
     if pipeline.PACKED in results:
         packed = results[pipeline.PACKED]
-        print(f"packed model: {workdir / pipeline.PACKED} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
+        print(
+            f"packed model: {workdir / Path(packed['path']).name} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)"
+        )
     for line in report.verdicts(results, baselines):
         print(line)
     print(f"report: {workdir / 'report.html'} (for a browser), report.md")

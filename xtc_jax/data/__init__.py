@@ -2,6 +2,7 @@
 
 from xtc_jax.data.baselines import Baseline, fit_baselines
 from xtc_jax.data.batches import Batch, Dataset, default_buckets, eval_batches, plan_epoch, train_batches
+from xtc_jax.data.lengths import fitted_buckets, fitted_length
 from xtc_jax.data.metrics import compute_all, compute_metrics, far_below_chance, rank
 from xtc_jax.data.pinned import PINNED, cache_directory, pinned_directory
 from xtc_jax.data.sources import (
@@ -42,6 +43,8 @@ __all__ = [
     "far_below_chance",
     "find_task",
     "fit_baselines",
+    "fitted_buckets",
+    "fitted_length",
     "held_out",
     "load_examples",
     "load_table",

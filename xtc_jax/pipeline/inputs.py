@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from tokenizers import Tokenizer
 
 from xtc_jax.bert import BertConfig, complete, fit_head, with_head
@@ -20,6 +21,8 @@ from xtc_jax.data import (
     discover_labels,
     evenly_spaced,
     find_task,
+    fitted_buckets,
+    fitted_length,
     load_examples,
     load_tokenizer,
     splits_of,
@@ -135,7 +138,7 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     splits = splits_of(paths["validation"], task.validation)
     examples = {"train": read(paths["train"], "train", data["limit_train"], "train" if shared else "")}
     examples |= {split: read(paths["validation"], split, limit, part) for split in splits}
-    buckets = tuple(data["buckets"]) or default_buckets(data["max_length"])
+    longest, buckets = _lengths(data, examples, tokenizer, checkpoints, log)
 
     @functools.cache
     def sets(vocabulary: Vocabulary | None) -> Sets:
@@ -143,7 +146,7 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
         filling = vocabulary.position(pad) if vocabulary else pad
 
         def dataset(examples: Examples, batch_size: int) -> Dataset:
-            tokens = tokenize(own, examples.texts, data["max_length"])
+            tokens = tokenize(own, examples.texts, longest)
             if buckets[-1] < tokens.lengths.max():
                 raise UserError(
                     f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
@@ -158,7 +161,22 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     found = {"train": sets(None).train, **sets(None).validation}
     # Of one batch size: that of the first stage is none of the data.
     digests = {name: data_digest(replace(each, batch_size=1)) for name, each in found.items()}
-    return Inputs(checkpoints, task, examples, tokenizer, data["max_length"], sets, digests)
+    return Inputs(checkpoints, task, examples, tokenizer, longest, sets, digests)
+
+
+def _lengths(
+    data: Mapping[str, Any], examples: Mapping[str, Examples], tokenizer: str, checkpoints: Mapping[str, Checkpoint], log: Log
+) -> tuple[int, tuple[int, ...]]:
+    """Tokens that texts are cut to, and the padded lengths: of the config, or, where it leaves them to it, of the data."""
+    if data["max_length"]:
+        return data["max_length"], tuple(data["buckets"]) or default_buckets(data["max_length"])
+    most = min(checkpoint.config.max_position_embeddings for checkpoint in checkpoints.values())
+    found = [tokenize(Tokenizer.from_str(tokenizer), each.texts, most).lengths for each in examples.values()]
+    lengths = np.concatenate(found)
+    longest = fitted_length(lengths, most)
+    buckets = tuple(data["buckets"]) or fitted_buckets(lengths, longest)
+    log(f"lengths: {int(np.median(lengths))} tokens in the median, cut to {longest}, padded to {', '.join(map(str, buckets))}")
+    return longest, buckets
 
 
 def serves_both(data: Mapping[str, Any]) -> bool:

@@ -1,6 +1,6 @@
 """What a recipe means for these models and this work directory, checked before anything trains."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,16 @@ def make_plans(recipe: Recipe, inputs: Inputs, workdir: Path) -> list[StagePlan]
     return plans
 
 
+def replan(recipe: Recipe, inputs: Inputs, workdir: Path, plans: Sequence[StagePlan]) -> list[StagePlan]:
+    """The plans of a recipe whose stages have other numbers of steps than in ``plans``, or to which stages were added."""
+    shapes = {name: checkpoint.config for name, checkpoint in inputs.checkpoints.items()}
+    known = {plan.stage.name: plan.vocabulary for plan in plans if plan.vocabulary}
+    for stage in recipe.stages:
+        if stage.name not in known and stage.init in known:
+            known[stage.name] = known[stage.init]
+    return shape_stages(recipe, shapes, make_mesh(recipe.config["mesh"]), workdir, known)
+
+
 def shape_stages(
     recipe: Recipe,
     shapes: Mapping[str, BertConfig],
@@ -163,8 +173,8 @@ def shape_stages(
 
 
 def _packed_name(stage: Stage, recipe: Recipe) -> str:
-    """``packed`` for the last stage, ``packed-NAME`` for others."""
-    return PACKED if stage is recipe.stages[-1] else f"{PACKED}-{stage.name}"
+    """``packed`` for the last stage of the config, ``packed-NAME`` for others."""
+    return PACKED if stage.name == recipe.config["stages"][-1] else f"{PACKED}-{stage.name}"
 
 
 def _with_vocabulary(config: BertConfig, stage: Stage, pad: int, vocabulary: Vocabulary | None) -> BertConfig:

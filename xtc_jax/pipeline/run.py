@@ -9,7 +9,9 @@ Of several processes all run every stage, in a work directory that all can read;
 """
 
 import functools
+import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from xtc_jax.errors import UserError, refuse_pattern
@@ -22,12 +24,14 @@ from xtc_jax.pipeline.plan import (
     PACKED,
     StagePlan,
     make_plans,
+    replan,
 )
 from xtc_jax.pipeline.predictions import keep_predictions
 from xtc_jax.pipeline.records import refuse_other_work
-from xtc_jax.pipeline.stage import train_stage
+from xtc_jax.pipeline.stage import time_stage, train_stage
 from xtc_jax.pipeline.teacher_caches import DIRECTORY as TEACHER_CACHE
 from xtc_jax.pipeline.teacher_caches import teacher_cache
+from xtc_jax.pipeline.timed import decide_steps, goes_on, is_open, seconds_before, with_continuation, with_known_steps
 from xtc_jax.pipeline.workdir import Result, finished, hold, make_directory, write_json
 from xtc_jax.recipe.budget import parse_budget
 from xtc_jax.recipe.recipe import Recipe
@@ -51,8 +55,10 @@ def run(recipe: Recipe, workdir: Path, log: Log, screen: Screen = "live") -> Res
       UserError: anything wrong with config, model, data or work directory, or processes that differ in it, found before the
         first step.
     """
+    begun = time.monotonic()
     refuse_pattern(workdir)
     agree(recipe.config, "config")
+    recipe = with_known_steps(recipe, workdir)
     notes: list[str] = []  # not said before all is checked: a mistake is one line
     inputs = load_inputs(recipe, notes.append)
     plans = make_plans(recipe, inputs, workdir)
@@ -69,21 +75,45 @@ def run(recipe: Recipe, workdir: Path, log: Log, screen: Screen = "live") -> Res
             log(note)
         if recipe.config["baselines"]:
             on_first(measure_baselines, inputs, workdir, log)
-        return _run_stages(recipe, inputs, plans, workdir, log, screen)
+        clock = Clock(begun - on_first(seconds_before, recipe, workdir))
+        return _run_stages(recipe, inputs, plans, workdir, clock, log, screen)
 
 
-def _run_stages(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, log: Log, screen: Screen) -> Result:
+@dataclass(frozen=True)
+class Clock:
+    """When the recipe's time began, by ``time.monotonic``: what earlier starts took is over."""
+
+    begun: float
+
+    @property
+    def used(self) -> float:
+        """Seconds of the recipe's time that are over; of process 0."""
+        return float(on_first(lambda: time.monotonic() - self.begun))
+
+
+def _run_stages(
+    recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, clock: Clock, log: Log, screen: Screen
+) -> Result:
     """Run or read every stage, pack what is to be packed, and write ``predictions.json`` and ``results.json``."""
     results: Result = {}
     compiled: Compiled = {}
     augmented = functools.cache(lambda: augmented_file(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
     budget = parse_budget(recipe.config["teacher_cache"])
-    for number, plan in enumerate(plans):
-        done = on_first(finished, plan.directory)
+    if on_first(goes_on, recipe, workdir, clock.used):
+        recipe = with_continuation(recipe)
+        plans = replan(recipe, inputs, workdir, plans)
+    for number in range(len(plans)):
+        done = on_first(finished, plans[number].directory)
         if done is None:
-            cache = teacher_cache(plan, plans[number + 1 :], inputs, augmented, workdir, budget)
-            done = train_stage(plan, recipe, inputs, augmented, compiled, cache, log, screen)
-        results[plan.stage.result] = done
+            if on_first(is_open, plans[number].stage, workdir):
+                times, epoch = time_stage(plans[number], recipe, inputs, augmented, compiled)
+                name, width = plans[number].stage.name, plans[number].config.hidden_size
+                log(on_first(decide_steps, recipe, name, width, times, epoch, budget != 0, clock.used, workdir))
+                recipe = with_known_steps(recipe, workdir)
+                plans = replan(recipe, inputs, workdir, plans)
+            cache = teacher_cache(plans[number], plans[number + 1 :], inputs, augmented, workdir, budget)
+            done = train_stage(plans[number], recipe, inputs, augmented, compiled, cache, log, screen)
+        results[plans[number].stage.result] = done
     on_first(remove_teacher_cache, workdir / TEACHER_CACHE)
     for plan in plans:
         if plan.packed:

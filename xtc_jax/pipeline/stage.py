@@ -29,9 +29,11 @@ from xtc_jax.train import (
     Run,
     RunResult,
     Screen,
+    StepTimes,
     TeacherCache,
     Upkeep,
     clear_checkpoints,
+    time_steps,
     train,
 )
 
@@ -64,25 +66,46 @@ def train_stage(
     """
     stage = plan.stage
     on_first(_begin_stage, plan, inputs)
-    teacher = _teacher(plan, plan.teacher) if plan.teacher else None
-    sets = inputs.sets(plan.vocabulary)
-    objective = replace(plan.objective, arithmetic=choose_arithmetic(recipe.config["arithmetic"]))
-    origin = reduce_layers(_origin(plan, inputs), plan.layers)
-    train_set = train_set_of(plan, inputs, augmented)
-    steps, warmup = stage.counts(train_set.batches_per_epoch)
+    runs, origin, teacher = _prepare(plan, recipe, inputs, augmented, cache, screen)
+    steps = runs[stage.learning_rates[0]].optimizer.steps
     check_schedule(stage, steps)
     bits = stage.weight_bits
     pieces = f", {plan.config.vocab_size:,} word pieces" if plan.vocabulary else ""
     log(f"{stage.name}: {plan.config.num_hidden_layers} layers, {bits} bits{pieces}, {steps:,} steps of {stage.batch_size}")
-    tried: dict[float, RunResult] = {}
+    tried = {rate: train(run, origin, teacher, compiled) for rate, run in runs.items()}
+    best = _best_rate(plan, {rate: run.metrics[inputs.task.metrics[0]] for rate, run in tried.items()}, log)
+    if plan.teaches:
+        _refuse_bad_teacher(plan, inputs, tried[best].metrics)
+    save_flax(plan.directory / "model", plan.config, tried[best].params, _tokenizer(plan, inputs))
+    return on_first(_finish_stage, plan, tried, best, log)
+
+
+def time_stage(
+    plan: StagePlan, recipe: Recipe, inputs: Inputs, augmented: Callable[[], str], compiled: Compiled
+) -> tuple[StepTimes, int]:
+    """How long a stage's steps take here, and how many make an epoch; arguments as of :func:`train_stage`."""
+    runs, origin, teacher = _prepare(plan, recipe, inputs, augmented, None, "none")
+    run = next(iter(runs.values()))
+    return time_steps(run, origin, teacher, compiled), run.train_set.batches_per_epoch
+
+
+def _prepare(
+    plan: StagePlan, recipe: Recipe, inputs: Inputs, augmented: Callable[[], str], cache: TeacherCache | None, screen: Screen
+) -> tuple[dict[float, Run], Params, Params | None]:
+    """A stage's runs by learning rate, the params they start from, and the teacher's."""
+    stage = plan.stage
+    teacher = _teacher(plan, plan.teacher) if plan.teacher else None
+    objective = replace(plan.objective, arithmetic=choose_arithmetic(recipe.config["arithmetic"]))
+    train_set = train_set_of(plan, inputs, augmented)
+    steps, warmup = stage.counts(train_set.batches_per_epoch)
     several = len(stage.learning_rates) > 1
-    for rate in stage.learning_rates:
-        work = Run(
+    runs = {
+        rate: Run(
             label=f"{stage.name} at {rate:g}" if several else stage.name,
             objective=objective,
             optimizer=OptimizerSpec(rate, steps, warmup, stage.weight_decay, stage.clip),
             train_set=train_set,
-            eval_sets=sets.validation,
+            eval_sets=inputs.sets(plan.vocabulary).validation,
             task=inputs.task,
             directory=plan.directory / f"learning_rate_{rate:g}" if several else plan.directory,
             seed=plan.fingerprint["seed"],
@@ -91,13 +114,11 @@ def train_stage(
             upkeep=_upkeep(recipe, screen),
             config=plan.fingerprint,
             cache=cache,
+            patience=stage.patience,
         )
-        tried[rate] = train(work, origin, teacher, compiled)
-    best = _best_rate(plan, {rate: run.metrics[inputs.task.metrics[0]] for rate, run in tried.items()}, log)
-    if plan.teaches:
-        _refuse_bad_teacher(plan, inputs, tried[best].metrics)
-    save_flax(plan.directory / "model", plan.config, tried[best].params, _tokenizer(plan, inputs))
-    return on_first(_finish_stage, plan, tried, best, log)
+        for rate in stage.learning_rates
+    }
+    return runs, reduce_layers(_origin(plan, inputs), plan.layers), teacher
 
 
 def train_set_of(plan: StagePlan, inputs: Inputs, augmented: Callable[[], str]) -> Dataset:

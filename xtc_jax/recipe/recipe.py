@@ -29,6 +29,11 @@ _PARSED = (
 )
 """Keys of a stage that end in its ``rules``."""
 
+_UNFELT = ("accumulate", "share", "most_epochs")
+"""Keys that do not change a stage's result, or only through its number of steps."""
+_NEWER = ("vocabulary", "patience")
+"""Keys that are left out of a fingerprint where they have no value: work directories of before they existed can go on."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -61,6 +66,9 @@ class Stage:
     clip: float
     dropout: float
     eval_every: int
+    patience: int
+    share: float
+    most_epochs: float
     raw: dict[str, Any]
 
     @property
@@ -137,6 +145,7 @@ def make_recipe(config: ConfigDict) -> Recipe:
     if list(config.data.buckets) != sorted(set(config.data.buckets)):
         raise UserError(f"config.data.buckets={config.data.buckets} must increase")
     _check_profile(tuple(config.profile))
+    _check_shares(config)
     parse_budget(config.teacher_cache)
     stages: list[Stage] = []
     for name in config.stages:
@@ -168,6 +177,22 @@ def _check_keys(config: ConfigDict, like: ConfigDict, where: str, more: tuple[st
             raise UserError(f"{where} has an unknown key {key!r}; use one of {', '.join(like)}")
 
 
+def _check_shares(config: ConfigDict) -> None:
+    """Where the recipe has a time, every stage that trains has a share of it or its own number of steps."""
+    stages = {
+        name: config[name] for name in config.stages if isinstance(config.get(name), ConfigDict) and name not in _RESERVED
+    }
+    shared = [name for name, stage in stages.items() if stage.share > 0]
+    if shared and not config.minutes > 0:
+        raise UserError(f"config.minutes={config.minutes}, but config.{shared[0]}.share divides it; give it a time above 0")
+    if config.minutes > 0 and not shared:
+        raise UserError(f"config.minutes={config.minutes} is divided by no stage; give one a share, or set minutes=0")
+    for name in shared:
+        if stages[name].augmented or stages[name].bit_schedule:
+            key = "augmented" if stages[name].augmented else "bit_schedule"
+            raise UserError(f"config.{name}.{key} needs a known number of steps; set share=0 and steps, or leave it out")
+
+
 def _check_profile(window: tuple[Any, ...]) -> None:
     if window and not (len(window) == 2 and all(type(number) is int and number >= 1 for number in window)):
         raise UserError(f"config.profile={window} must be two numbers from 1 on, the first step and how many; or ()")
@@ -191,9 +216,8 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str
     values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": _rules(name, config)}
     if config.accumulate > 1 and values["rules"] is not None:
         _check_ranges(name, values["rules"])
-    # Without a value the vocabulary's keys are left out: work directories of before they existed can go on.
-    raw = {key: value for key, value in raw.items() if key != "accumulate" and (value or not key.startswith("vocabulary"))}
-    return Stage(name=name, raw=raw, **{**values, "result": config.result or name})
+    kept = {key: value for key, value in raw.items() if key not in _UNFELT and (value or not key.startswith(_NEWER))}
+    return Stage(name=name, raw=kept, **{**values, "result": config.result or name})
 
 
 def _check_ranges(name: str, rules: QuantRules) -> None:

@@ -21,7 +21,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     small.model = _local(small.model)
     small.augment.model = small.augment.model and _local(small.augment.model)
     small.augment.count = 1
-    small.data.max_length, small.data.buckets = min(small.data.max_length, 32), (32,)
+    small.minutes = 0.0
+    small.data.max_length, small.data.buckets = min(small.data.max_length or 32, 32), (32,)
     small.data.eval_batch_size = min(small.data.eval_batch_size, 32)
     small.data.limit_train = min(small.data.limit_train or 128, 128)
     small.data.limit_validation = min(small.data.limit_validation or 64, 64)
@@ -29,6 +30,7 @@ def shrink(config: ConfigDict) -> ConfigDict:
         stage = small[name]
         stage.model = stage.model and _local(stage.model)
         stage.steps, stage.warmup_steps = min(stage.steps or _LOCAL_STEPS, _LOCAL_STEPS), 1
+        stage.share = 0.0
         stage.batch_size = min(stage.batch_size, 8)
         stage.accumulate = 1
         stage.eval_every = _LOCAL_STEPS

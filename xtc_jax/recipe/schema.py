@@ -67,6 +67,9 @@ def stage_config(**values: Any) -> ConfigDict:
     config.clip = 1.0
     config.dropout = -1.0  # of the student; -1 is the model's own
     config.eval_every = 1000  # steps; the last step always evaluates
+    config.patience = 0  # evaluations in a row without a better one after which the stage ends; 0 runs all its steps
+    config.share = 0.0  # of `minutes`: its steps are as many as fit, its learning_rate is that of a model 384 wide
+    config.most_epochs = 0.0  # that its share may bring; 0 is no bound
     if isinstance(values.get("layers"), tuple | list):
         values["layers"] = ",".join(str(layer) for layer in values["layers"])
     return _updated(config, values, "stage_config")
@@ -84,6 +87,7 @@ def base_config(**values: Any) -> ConfigDict:
     config.model = LOCAL_MODEL  # directory, hub id or pinned:NAME
     config.task = "sst2"
     config.stages = ()
+    config.minutes = 0.0  # wall time of all, which stages with a `share` divide; what each gets is in budget.json
     config.baselines = True  # measure the majority class and a bag of words on the same data, for the report
     config.compute_dtype = "float32"  # or bfloat16: of activations and products; see xtc_jax.bert.apply
     config.arithmetic = "auto"  # or int8, float: what multiplies the integers of quantized Linears, forward, in training
@@ -100,8 +104,8 @@ def base_config(**values: Any) -> ConfigDict:
     config.data.labels = ()  # class names of a task of your own; () finds them in the training data
     config.data.regression = False
     config.data.missing = "refuse"  # or drop: what becomes of rows in which a text or the label is missing
-    config.data.max_length = 128
-    config.data.buckets = ()  # padded lengths; () is 16, 32, 64, … up to max_length
+    config.data.max_length = 128  # tokens that a text, or a pair, is cut to; 0: what 99.5 % of the data fit
+    config.data.buckets = ()  # padded lengths; () is 16, 32, 64, … up to max_length; of max_length=0 those that waste least
     config.data.eval_batch_size = 128
     config.data.limit_train = 0  # use the first examples only; 0 uses all
     config.data.limit_validation = 0

@@ -55,6 +55,7 @@ CONFIG_VALUES = MappingProxyType(
         "model": _TEXT,
         "task": _TEXT,
         "stages": _TEXTS,
+        "minutes": _SHARE,
         "baselines": _FLAG,
         "compute_dtype": Value("text", words=("float32", "bfloat16")),
         "arithmetic": Value("text", words=("auto", "int8", "float")),
@@ -70,7 +71,7 @@ CONFIG_VALUES = MappingProxyType(
         "data.labels": _TEXTS,
         "data.regression": _FLAG,
         "data.missing": Value("text", words=MISSING),
-        "data.max_length": Value("whole", least=3),
+        "data.max_length": Value("whole", least=3, also=0),
         "data.buckets": Value("whole", least=1, many=True),
         "data.eval_batch_size": _POSITIVE,
         "data.limit_train": _COUNT,
@@ -131,6 +132,9 @@ STAGE_VALUES = MappingProxyType(
         "clip": _SHARE,
         "dropout": Value("number", least=0, below=1, also=-1),
         "eval_every": _POSITIVE,
+        "patience": _COUNT,
+        "share": _SHARE,
+        "most_epochs": _SHARE,
     }
 )
 """Keys of :func:`xtc_jax.recipe.schema.stage_config`."""

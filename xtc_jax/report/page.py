@@ -73,7 +73,7 @@ def _run(workdir: Path, examples: bool) -> Iterator[str]:
         yield _baselines(baselines)
     yield from _answers(read_predictions(workdir), examples)
     yield from _training(workdir, results)
-    packed = next((workdir / name for name in results if name == PACKED), None)
+    packed = workdir / Path(results[PACKED]["path"]).name if PACKED in results else None
     if packed and packed.is_dir():
         yield from _packed(packed)
     yield from _configs(workdir)

@@ -2,10 +2,11 @@
 
 from xtc_jax.train.evaluate import evaluate, predict_logits
 from xtc_jax.train.identity import data_digest
-from xtc_jax.train.loop import Compiled, Run, RunResult, Upkeep, clear_checkpoints, train
+from xtc_jax.train.loop import clear_checkpoints, train
 from xtc_jax.train.metrics import Screen, progress
 from xtc_jax.train.objective import Objective
 from xtc_jax.train.optimizer import OptimizerSpec, learning_rates, make_optimizer, schedule
+from xtc_jax.train.run import Compiled, Run, RunResult, Upkeep
 from xtc_jax.train.state import TrainState, init_state
 from xtc_jax.train.step import (
     EvalStep,
@@ -19,6 +20,7 @@ from xtc_jax.train.step import (
 from xtc_jax.train.teacher import Target, make_teacher_step, teaching
 from xtc_jax.train.teacher_cache import TeacherCache
 from xtc_jax.train.teacher_cache import remove as remove_teacher_cache
+from xtc_jax.train.timing import StepTimes, fit_steps, time_steps
 
 __all__ = [
     "Compiled",
@@ -28,6 +30,7 @@ __all__ = [
     "Run",
     "RunResult",
     "Screen",
+    "StepTimes",
     "Target",
     "TeacherCache",
     "TrainState",
@@ -35,6 +38,7 @@ __all__ = [
     "clear_checkpoints",
     "data_digest",
     "evaluate",
+    "fit_steps",
     "init_state",
     "learning_rates",
     "make_eval_step",
@@ -49,6 +53,7 @@ __all__ = [
     "schedule",
     "student_params",
     "teaching",
+    "time_steps",
     "train",
     "trainable",
 ]
