@@ -11,7 +11,8 @@ from xtc_jax.compress import DistillSpec, layer_map
 from xtc_jax.errors import UserError
 from xtc_jax.params import named_leaves
 from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, named_rules
-from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, clear_checkpoints, loop, run, train
+from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, clear_checkpoints, loop, train
+from xtc_jax.train import run as run_module
 from xtc_jax.train.checkpoints import Checkpoints
 from xtc_jax.train.metrics import read_metrics
 from xtc_jax.train.state import TrainState
@@ -280,8 +281,8 @@ class Steps:
 
     def __init__(self, monkeypatch):
         self.made, self.run, self.evaluated = [], [], []
-        monkeypatch.setattr(run, "make_train_step", self.make_train_step)
-        monkeypatch.setattr(run, "make_eval_step", lambda config, rules, mesh, arithmetic: rules)
+        monkeypatch.setattr(run_module, "make_train_step", self.make_train_step)
+        monkeypatch.setattr(run_module, "make_eval_step", lambda config, rules, mesh, arithmetic: rules)
         monkeypatch.setattr(loop, "evaluate", self.evaluate)
 
     def make_train_step(self, objective, optimizer, mesh):

@@ -60,10 +60,9 @@ def show(results: dict[str, Any], title: str, baselines: list[dict[str, Any]], w
     screen.print(report.terminal_table(report.result_rows(results), title))
     if pipeline.PACKED in results:
         packed = results[pipeline.PACKED]
-        print(
-            f"packed model: {workdir / Path(packed['path']).name} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)"
-        )
-    for line in report.verdicts(results, baselines):
+        directory = workdir / Path(packed["path"]).name
+        print(f"packed model: {directory} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
+    for line in [*report.verdicts(results, baselines), *report.outlook(results, workdir)]:
         print(line)
     print(f"report: {workdir / 'report.html'} (for a browser), report.md")
 

@@ -1,6 +1,7 @@
 """Results as tables, Markdown and pictures."""
 
 from xtc_jax.report.baselines import read_baselines, verdicts
+from xtc_jax.report.outlook import outlook
 from xtc_jax.report.page import write_page
 from xtc_jax.report.runs import joint_rows, read_results, result_rows, write_report
 from xtc_jax.report.tables import Row, draw, markdown_table, terminal_table
@@ -10,6 +11,7 @@ __all__ = [
     "draw",
     "joint_rows",
     "markdown_table",
+    "outlook",
     "read_baselines",
     "read_results",
     "result_rows",

@@ -11,6 +11,7 @@ from xtc_jax.pipeline.plan import PACKED
 from xtc_jax.report import pictures
 from xtc_jax.report.baselines import read_baselines, verdicts
 from xtc_jax.report.history import packed_account, read_histories, read_predictions, weight_summaries
+from xtc_jax.report.outlook import outlook
 from xtc_jax.report.runs import joint_rows, read_results, result_rows
 from xtc_jax.report.style import STYLE
 from xtc_jax.report.tables import table_cells
@@ -96,7 +97,8 @@ def _summary(workdir: Path, results: Result) -> str:
         )
     if PACKED in results:
         sentences.append(_equality(results[PACKED]))
-    sentences += [line[:1].upper() + line[1:] for line in verdicts(results, read_baselines(workdir))]
+    more = [*verdicts(results, read_baselines(workdir)), *outlook(results, workdir)]
+    sentences += [line[:1].upper() + line[1:] for line in more]
     sentences.append(f"All stages took {sum(row.seconds for row in rows) / 60:.1f} minutes.")
     return f"<p class=summary>{escape(' '.join(sentences))}</p>"
 

@@ -11,6 +11,7 @@ from xtc_jax.errors import UserError
 from xtc_jax.pipeline.plan import PACKED
 from xtc_jax.recipe.recipe import Recipe
 from xtc_jax.report.baselines import baseline_table, read_baselines, verdicts
+from xtc_jax.report.outlook import outlook
 from xtc_jax.report.tables import Row, draw, markdown_table
 
 Result = dict[str, Any]
@@ -112,6 +113,8 @@ def write_report(results: Result, recipe: Recipe, workdir: Path) -> None:
     baselines = read_baselines(workdir) if recipe.config["baselines"] else []
     if baselines:
         lines += [baseline_table(baselines), *verdicts(results, baselines), ""]
+    if told := outlook(results, workdir):
+        lines += [" ".join(told), ""]
     lines += ["```json", json.dumps(recipe.config, indent=1), "```", ""]
     (workdir / "report.md").write_text("\n".join(lines))
 
