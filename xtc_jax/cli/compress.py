@@ -62,7 +62,7 @@ def show(results: dict[str, Any], title: str, baselines: list[dict[str, Any]], w
         packed = results[pipeline.PACKED]
         directory = workdir / Path(packed["path"]).name
         print(f"packed model: {directory} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
-    for line in [*report.verdicts(results, baselines), *report.outlook(results, workdir)]:
+    for line in [*report.verdicts(results, baselines), *report.outlook(results, workdir), *report.answer_lines(workdir)]:
         print(line)
     print(f"report: {workdir / 'report.html'} (for a browser), report.md")
 

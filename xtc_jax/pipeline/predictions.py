@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from xtc_jax.data import Dataset, Task
+from xtc_jax.data import Dataset, Task, evenly_spaced
 from xtc_jax.formats import load_flax
 from xtc_jax.parallel import choose_arithmetic, make_mesh, on_first, put_sharded
 from xtc_jax.pipeline.inputs import Inputs
@@ -22,6 +22,7 @@ from xtc_jax.train import Compiled, make_eval_step, predict_logits
 PREDICTIONS = "predictions.json"
 _SHOWN = 16
 """Examples whose texts are kept: those on which the two differ most."""
+_SOME = 3
 
 
 def keep_predictions(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, compiled: Compiled) -> None:
@@ -77,23 +78,21 @@ def prediction_record(
     Returns:
       ``classes`` (empty for a regression), ``labels``, ``answers``: each model's class ids, or its numbers; and ``examples``:
       where two models differ in class (or, for a regression, most), the largest difference first, with texts, label, and
-      what each model answers with which probability (or number).
+      what each model answers with which probability (or number); and ``some``: three examples, evenly spaced, in the same form.
     """
     answers = {name: each[:, 0] if task.regression else each.argmax(axis=1) for name, each in logits.items()}
     values = {name: each if task.regression else np.asarray(jax.nn.softmax(each, axis=1)) for name, each in logits.items()}
-    examples = [
-        {
-            "texts": list(texts[i]),
-            "label": labels[i].item(),
-            **{name: [answers[name][i].item(), round(float(values[name][i].max()), 4)] for name in logits},
-        }
-        for i in _most_different(answers, values, task.regression)
-    ]
+
+    def shown(i: int) -> dict[str, Any]:
+        given = {name: [answers[name][i].item(), round(float(values[name][i].max()), 4)] for name in logits}
+        return {"texts": list(texts[i]), "label": labels[i].item(), **given}
+
     return {
         "classes": [] if task.regression else list(task.labels),
         "labels": labels.tolist(),
         "answers": {name: np.round(each, 4).tolist() for name, each in answers.items()},
-        "examples": examples,
+        "examples": [shown(i) for i in _most_different(answers, values, task.regression)],
+        "some": [shown(int(i)) for i in evenly_spaced(len(texts), _SOME)],
     }
 
 
