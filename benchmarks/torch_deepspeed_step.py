@@ -1,6 +1,7 @@
 """XTC's one-stage distillation in its own software: PyTorch with the layers of DeepSpeed 0.16.4.
 
-It times the step that ``xtc_jax/benchmark/train.py`` times: a BERT as teacher, the same BERT as student with the Linears of its
+It times the step that ``xtc_jax/benchmark/train.py`` times, or, with ``--examples``, the steps over examples of real lengths
+that ``xtc_jax/benchmark/epoch.py`` times: a BERT as teacher, the same BERT as student with the Linears of its
 encoder and its word embeddings at 1 bit, 8-bit activations; losses on logits, attention scores and hidden states; clipping,
 AdamW. DeepSpeed deleted these layers in 2026, hence the version. It needs an environment of its own, Python 3.11 or 3.12,
 without a compiler and without xtc_jax::
@@ -18,6 +19,7 @@ line of JSON: the seconds of each step, the losses of the first and the last. So
 # ruff: noqa: E402  (standard output is turned away before DeepSpeed, which writes to it, is imported)
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -106,23 +108,40 @@ def a_batch(rows: int, length: int, vocabulary: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "attention_mask": torch.ones_like(ids)}
 
 
-def steps(model: str, rows: int, length: int, dropout: float) -> Iterator[tuple[float, dict[str, float]]]:
-    """Endless training on one batch: seconds and losses of each step."""
+def real_batches(file: str, rows: int, pad: int) -> list[dict[str, torch.Tensor]]:
+    """The examples of a JSON file, lists of token ids, in order; padded to ``pad`` tokens, or, if 0, to the batch's longest."""
+    with open(file, encoding="utf-8") as source:
+        examples = json.load(source)
+    made = []
+    for start in range(0, len(examples), rows):
+        chosen = examples[start : start + rows]
+        width = pad or max(map(len, chosen))
+        ids = torch.tensor([each + [0] * (width - len(each)) for each in chosen])
+        mask = torch.tensor([[1] * len(each) + [0] * (width - len(each)) for each in chosen])
+        made.append({"input_ids": ids, "token_type_ids": torch.zeros_like(ids), "attention_mask": mask})
+    return made
+
+
+def steps(args: argparse.Namespace) -> Iterator[tuple[float, dict[str, float]]]:
+    """Endless training on the same batches: seconds and losses of each step."""
 
     def load(rate: float) -> nn.Module:
         rates = {"hidden_dropout_prob": rate, "attention_probs_dropout_prob": rate}
-        return transformers.BertForSequenceClassification.from_pretrained(model, **rates)
+        return transformers.BertForSequenceClassification.from_pretrained(args.model, **rates)
 
-    teacher, student = load(0.0).eval(), load(dropout).train()
+    teacher, student = load(0.0).eval(), load(args.dropout).train()
     quantize(student.bert)
-    batch = a_batch(rows, length, student.config.vocab_size)
+    if args.examples:
+        batches = real_batches(args.examples, args.rows, args.pad)
+    else:
+        batches = [a_batch(args.rows, args.length, student.config.vocab_size)]
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in student.named_parameters():
         groups[not (name.endswith("bias") or "LayerNorm" in name)].append(parameter)
     decays = [{"params": groups[True], "weight_decay": 0.01}, {"params": groups[False], "weight_decay": 0.0}]
     # Fused is the quickest AdamW that PyTorch has; the one of transformers 4.15, which XTC used, is a loop in Python.
     optimizer = torch.optim.AdamW(decays, lr=1e-5, eps=1e-6, fused=True)
-    while True:
+    for batch in itertools.cycle(batches):
         begun = time.perf_counter()
         optimizer.zero_grad()
         losses = losses_of(student, teacher, batch)
@@ -138,12 +157,14 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--examples", default="", help="JSON file of lists of token ids, instead of one random batch")
+    parser.add_argument("--pad", type=int, default=0, help="of --examples: tokens of every batch; 0 is the longest of each")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     versions = {module.__name__: module.__version__ for module in (torch, deepspeed, transformers)}
-    endless = steps(args.model, args.rows, args.length, args.dropout)
+    endless = steps(args)
     for line in sys.stdin:
         done = [next(endless) for _ in range(int(line))]
         answer = {"seconds": [seconds for seconds, _ in done], "first": done[0][1], "last": done[-1][1]}

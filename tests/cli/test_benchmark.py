@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import toy
 from toy import FULL_SIZE, params
 
 from xtc_jax.benchmark import timing
 from xtc_jax.benchmark.device import environment, integer_unit, label, peaks
 from xtc_jax.benchmark.encoder import measure_encoder, roofline
+from xtc_jax.benchmark.epoch import measure_epoch
 from xtc_jax.benchmark.matmul import measure_matmul
 from xtc_jax.benchmark.results import Benchmark, markdown
 from xtc_jax.benchmark.timing import Timing, interleave, ratio
@@ -163,6 +165,20 @@ def test_the_model_given_to_onnx_runtime_computes_ours(rng, activation):
 
 
 @pytest.mark.slow
+def test_an_epoch_of_real_lengths_is_timed_with_the_teacher_and_without(tmp_path):
+    toy.write_model(tmp_path / "model")
+    toy.write_sentiment(tmp_path / "data")
+    found = measure_epoch(lambda line: None, "", str(tmp_path / "data"), model=str(tmp_path / "model"), batches=2, rounds=1)
+    ours, first, torch = found.rows
+    assert ours["what"] == "ours, later epochs"
+    assert first["what"] == "ours, first epoch"
+    assert ours["x"] == 1
+    assert ours["examples per second"] == pytest.approx(64 / (2 * ours["milliseconds"] / 1e3))
+    assert torch == {"what": "PyTorch, DeepSpeed 0.16.4: not measured, --torch-python"}
+    assert "over 64 training examples of sst2" in found.notes[0]
+
+
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_writes_json_and_a_picture(tmp_path, capsys):
     words = ["benchmark", "matmul", "--shape", "64x32", "--m", "2", "--rounds=1", f"--out={tmp_path / 'results'}"]
     assert main(words) == 0
@@ -182,6 +198,7 @@ def test_the_command_prints_a_table_and_writes_json_and_a_picture(tmp_path, caps
     (("matmul", "--rounds", "-1"), "--rounds=-1 must be at least 1"),
     (("matmul", "--backend", "cublas", "--shape", "64x32", "--m", "1"), "--backend=cublas: backend 'cublas' is not known;"),
     (("encoder", "--out", "/dev/null/results"), "/dev/null"),
+    (("epoch", "--task", "mrpc"), "--task=mrpc: texts of this task are pairs; name one of single texts, such as sst2 or cola"),
     (("train", "--torch-python", "/no/such/python"), "--torch-python=/no/such/python: no such"),
 ])  # fmt: skip
 def test_a_mistake_is_one_line_and_status_2(words, complaint, capsys):

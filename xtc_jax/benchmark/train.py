@@ -1,11 +1,7 @@
 """``xtc benchmark train``: the step of one-stage distillation, in int8, in floats, and in the software XTC was written in."""
 
-import json
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import jax
@@ -15,23 +11,20 @@ import numpy as np
 from xtc_jax.benchmark.device import environment, label
 from xtc_jax.benchmark.results import Benchmark
 from xtc_jax.benchmark.timing import interleave, ratio
+from xtc_jax.benchmark.torch_rival import TORCH, Turn, check_torch, torch_turn
 from xtc_jax.bert import BertConfig, complete
 from xtc_jax.compress import DistillSpec, LayerMap
 from xtc_jax.devices import Arithmetic
-from xtc_jax.errors import UserError
-from xtc_jax.formats import load_model, save_huggingface
+from xtc_jax.formats import load_model
 from xtc_jax.parallel import make_mesh, put_batch, put_replicated
 from xtc_jax.params import Params
 from xtc_jax.quantize import named_rules
 from xtc_jax.train import Objective, OptimizerSpec, init_state, make_optimizer, make_taught_step
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "torch_deepspeed_step.py"
 _TURN = 4
 """Steps of a contestant in its turn: so that what another one left in the caches is soon gone."""
 _OURS: Mapping[str, Arithmetic] = {"ours, int8 forward": "int8", "ours, float forward": "float"}
-_TORCH = "PyTorch, DeepSpeed 0.16.4"
 _COLUMNS = ("what", "steps per second", "milliseconds", "x")
-Turn = Callable[[], Any]
 
 
 def measure_train(
@@ -56,10 +49,7 @@ def measure_train(
     Raises:
       UserError: no such model or interpreter, or the script ends before it answers.
     """
-    if torch_python and not SCRIPT.is_file():
-        raise UserError(f"--torch-python: {SCRIPT} is not there; run from a checkout of the repository")
-    if torch_python and not Path(torch_python).is_file():
-        raise UserError(f"--torch-python={torch_python}: no such file; benchmarks/torch_deepspeed_step.py says how to make one")
+    check_torch(torch_python)
     config, found, _ = load_model(model)
     config = BertConfig(**{**config.__dict__, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     params = complete(config, found, jax.random.key(0))[0]
@@ -67,7 +57,8 @@ def measure_train(
     contestants: dict[str, Turn] = {name: _turn(config, params, ids, kind) for name, kind in _OURS.items()}
     with ExitStack() as stack:
         if torch_python:
-            contestants[_TORCH] = stack.enter_context(_torch_turn(torch_python, config, params, ids.shape))
+            shape = (f"--rows={rows}", f"--length={length}")
+            contestants[TORCH] = stack.enter_context(torch_turn(torch_python, config, params, shape, _TURN))
         log(f"train: {', '.join(contestants)}; {rounds} turns of {_TURN} steps each, after compiling")
         times = interleave(contestants, rounds)
     ours = times[next(iter(_OURS))]
@@ -81,7 +72,7 @@ def measure_train(
         for name, timing in times.items()
     ]
     if not torch_python:
-        table.append({"what": f"{_TORCH}: not measured, --torch-python"})
+        table.append({"what": f"{TORCH}: not measured, --torch-python"})
     device = jax.devices()[0]
     notes = (
         f"A step of one-stage distillation: teacher and student of {config.num_hidden_layers} layers of {config.hidden_size}, "
@@ -122,30 +113,3 @@ def _turn(config: BertConfig, params: Params, ids: np.ndarray, arithmetic: Arith
         return losses
 
     return turn
-
-
-@contextmanager
-def _torch_turn(python: str, config: BertConfig, params: Params, shape: tuple[int, ...]) -> Iterator[Turn]:
-    """The same in a process of PyTorch, which waits for its turns."""
-    with tempfile.TemporaryDirectory() as directory:
-        save_huggingface(Path(directory) / "model", config, params)
-        words = [python, str(SCRIPT), f"--model={directory}/model", f"--rows={shape[0]}", f"--length={shape[1]}"]
-        log = Path(directory) / "log"
-        with (
-            log.open("w") as stderr,
-            subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
-        ):
-
-            def turn() -> Any:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                try:
-                    process.stdin.write(f"{_TURN}\n")
-                    process.stdin.flush()
-                    return json.loads(process.stdout.readline())["last"]["logit"]
-                except (BrokenPipeError, ValueError):
-                    last = (log.read_text().strip().splitlines() or ["no message"])[-1]
-                    raise UserError(f"--torch-python={python}: {SCRIPT.name} ended: {last}") from None
-
-            yield turn
-            process.terminate()

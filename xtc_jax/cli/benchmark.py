@@ -3,17 +3,23 @@
 import argparse
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from xtc_jax.cli.console import progress_lines
 from xtc_jax.errors import UserError
 
+if TYPE_CHECKING:
+    from xtc_jax.benchmark.results import Benchmark
+
+_KINDS = "one product, a whole model, a training step, or steps over examples of real lengths"
 HELP = "time the packed kernels, the packed model or a training step beside their rivals"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``xtc benchmark`` takes."""
-    parser.add_argument("kind", choices=("matmul", "encoder", "train"), help="one product, a whole model, or a training step")
+    parser.add_argument("kind", choices=("matmul", "encoder", "train", "epoch"), help=_KINDS)
     parser.add_argument("--shape", nargs="+", default=(), metavar="KxN", help="matmul: weights (default: those of BERT-base)")
     parser.add_argument("--m", nargs="+", type=int, default=(), metavar="M", help="matmul: tokens (default: 1 to 4096)")
     parser.add_argument("--backend", default="", help="matmul: take this one (default: what the dispatcher chooses)")
@@ -21,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", nargs="+", default=(), metavar="BxL", help="encoder: batch, length (default: 1x16 1x32 1x128 8x128)"
     )
     parser.add_argument("--layers", type=int, default=12, help="encoder: of a BERT-base (default: 12)")
-    parser.add_argument("--torch-python", default="", help="train: interpreter with torch and DeepSpeed, to be timed beside")
+    parser.add_argument(
+        "--torch-python", default="", help="train, epoch: interpreter with torch and DeepSpeed, to be timed beside"
+    )
+    parser.add_argument("--data", default="", help="epoch: directory or hub id of the data (default: the hub's)")
+    parser.add_argument("--task", default="sst2", help="epoch: a GLUE task of single texts (default: sst2)")
     parser.add_argument("--rounds", type=int, default=0, help="turns of every contestant (default: 9 to 15)")
     parser.add_argument("--out", type=Path, help="directory for a JSON file and a picture; none writes nothing")
 
@@ -58,17 +68,28 @@ def run(arguments: argparse.Namespace, _: list[str]) -> None:
 
         found = measure_encoder(log, command, BertConfig(num_hidden_layers=arguments.layers), sizes or SIZES, **rounds)
     else:
-        from xtc_jax.cli.malloc import keep_memory
-
-        keep_memory()  # as xtc compress does: before the import below, which starts threads
-
-        from xtc_jax.benchmark.train import measure_train
-
-        found = measure_train(log, command, torch_python=arguments.torch_python, **rounds)
+        found = _measure_training(arguments, log, command, rounds)
     Console(width=None if sys.stdout.isatty() else 200).print(table(found))
     if arguments.out:
         for path in save(found, arguments.out):
             print(path)
+
+
+def _measure_training(
+    arguments: argparse.Namespace, log: Callable[[str], None], command: str, rounds: dict[str, Any]
+) -> "Benchmark":
+    """The kinds that train."""
+    from xtc_jax.cli.malloc import keep_memory
+
+    keep_memory()  # as xtc compress does: before the imports below, which start threads
+
+    if arguments.kind == "epoch":
+        from xtc_jax.benchmark.epoch import measure_epoch
+
+        return measure_epoch(log, command, arguments.data, arguments.task, torch_python=arguments.torch_python, **rounds)
+    from xtc_jax.benchmark.train import measure_train
+
+    return measure_train(log, command, torch_python=arguments.torch_python, **rounds)
 
 
 def _pair(text: str, option: str) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from xtc_jax.train.step import (
     trainable,
 )
 from xtc_jax.train.teacher import Target, make_teacher_step, teaching
-from xtc_jax.train.teacher_cache import TeacherCache
+from xtc_jax.train.teacher_cache import Targets, TeacherCache
 from xtc_jax.train.teacher_cache import remove as remove_teacher_cache
 from xtc_jax.train.timing import StepTimes, fit_steps, time_steps
 
@@ -32,6 +32,7 @@ __all__ = [
     "Screen",
     "StepTimes",
     "Target",
+    "Targets",
     "TeacherCache",
     "TrainState",
     "Upkeep",
