@@ -137,7 +137,8 @@ def test_the_commands_run_in_small_and_print_lines_of_the_forms_shown(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
     def run(*words: str) -> str:
-        small = (word + ":runlocal" if word == "--config=quickstart" else word for word in words)
+        trial = {"--config=quickstart": "--config=quickstart:runlocal", "--config=own:minutes=30": "--config=own:runlocal"}
+        small = (trial.get(word, word) for word in words)
         command = [sys.executable, "-m", "xtc_jax.cli", *small]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
@@ -149,7 +150,10 @@ def test_the_commands_run_in_small_and_print_lines_of_the_forms_shown(tmp_path):
         line.split("│")[1] for line in shown if "│" in line
     ]
     assert re.search(r"^packed model: runs/quickstart/packed \([\d,]+ bytes, [\d.]+ times smaller\)$", compress, re.MULTILINE)
-    assert compress.splitlines()[-1] == shown[-1]
+    *_, report, heading, one, two, three = compress.splitlines()
+    assert report == shown[-1]
+    assert heading == "quantized, on some of the validation data (the label in brackets):"
+    assert all(re.match(r"  (negative|positive) [01]\.\d\d \((negative|positive)\): \S", line) for line in (one, two, three))
 
     (predict,) = (command for command in commands() if name_of(command) == "xtc predict")
     label, value, text = run(*predict[1:]).rstrip("\n").split("\t")

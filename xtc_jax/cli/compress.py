@@ -60,11 +60,13 @@ def show(results: dict[str, Any], title: str, baselines: list[dict[str, Any]], w
     screen.print(report.terminal_table(report.result_rows(results), title))
     if pipeline.PACKED in results:
         packed = results[pipeline.PACKED]
-        directory = workdir / Path(packed["path"]).name
+        directory = workdir / Path(packed.get("path", pipeline.PACKED)).name
         print(f"packed model: {directory} ({packed['bytes']:,} bytes, {packed['ratio']:.1f} times smaller)")
-    for line in [*report.verdicts(results, baselines), *report.outlook(results, workdir), *report.answer_lines(workdir)]:
+    for line in [*report.verdicts(results, baselines), *report.outlook(results, workdir)]:
         print(line)
     print(f"report: {workdir / 'report.html'} (for a browser), report.md")
+    for line in report.answer_lines(workdir):
+        print(line)
 
 
 def _screen(arguments: argparse.Namespace) -> "Screen":
