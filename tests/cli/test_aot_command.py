@@ -67,6 +67,12 @@ def test_another_stage_batch_length_and_mesh_are_chosen_by_options_and_keys(aot)
     assert {each["kind"] for each in found["collectives"]} == {"all-gather", "reduce-scatter", "all-reduce"}
 
 
+def test_a_length_that_is_left_to_the_data_must_be_given(aot):
+    status, _, err = aot("--topology=cuda", "--config.data.max_length=0", "--config.data.buckets=()")
+    assert status == 2
+    assert "config.data.max_length=0 leaves the length to the data, which is not read here; give --length" in err
+
+
 def test_the_table_says_what_is_needed_what_binds_and_that_nothing_was_compiled(aot):
     _, out, _ = aot("--topology=cuda")
     for text in (

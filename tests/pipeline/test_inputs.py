@@ -115,3 +115,17 @@ def test_labels_of_ones_own_for_a_task_of_glue_are_refused(config, values):
     config.data.update({"labels": (), **values})
     with pytest.raises(UserError, match="task 'sst2' is GLUE's"):
         load(config)
+
+
+def test_the_length_and_the_padded_lengths_come_from_the_data_where_the_config_leaves_them_to_it(config, tmp_path):
+    rows = [("the lamp was bright .", 1), ("the lamp was dull and cold and dreary and timid , the violin was silly !", 0)]
+    texts, labels = (list(each) * 100 for each in zip(*rows, strict=True))
+    config.data.train = str(toy.write_table(tmp_path / "mine.csv", {"sentence": texts, "label": labels}))
+    config.data.validation = str(toy.write_table(tmp_path / "other.csv", {"sentence": texts, "label": labels}))
+    config.data.max_length, config.data.buckets = 0, ()
+    found, lines = load(config)
+    assert found.max_length == 24
+    assert found.train.buckets == (8, 24)  # 7 and 18 tokens
+    assert "lengths: 13 tokens in the median, cut to 24, padded to 8, 24" in lines
+    config.data.buckets = (16, 32)
+    assert load(config)[0].train.buckets == (16, 32)

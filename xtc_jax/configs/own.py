@@ -14,11 +14,11 @@ from xtc_jax.recipe.schema import base_config, parse_arg, stage_config
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The recipe; argument ``minutes=30,layers=every_other,bits=1,task=own,runlocal``.
+    """The recipe; argument ``task=own,minutes=30,layers=every_other,bits=1,runlocal``.
 
     ``layers`` are those kept, as of a stage, with ``+`` for a comma: ``layers=1+3+5``; ``all`` keeps all.
     """
-    options = parse_arg(arg, minutes=30.0, layers="every_other", bits=1, task="own", runlocal=False)
+    options = parse_arg(arg, task="own", minutes=30.0, layers="every_other", bits=1, runlocal=False)
     if options.bits not in (1, 2):
         raise UserError(f"bits={options.bits}: use 1 or 2")
     config = base_config(runlocal=options.runlocal, task=options.task, minutes=options.minutes)

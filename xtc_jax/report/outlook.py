@@ -11,8 +11,8 @@ from xtc_jax.pipeline.predictions import PREDICTIONS
 from xtc_jax.pipeline.timed import read_budget
 
 _LEFT = 0.5
-"""Of a student's distance from its teacher, what twice as many steps leave. A rule of thumb from the movie reviews, where 170,
-340 and 680 quantized steps left 4.2, 1.8 and 0.2 points (docs/method.md, section 15)."""
+"""Of a student's distance from its teacher, what twice as many steps leave. A rule of thumb; benchmarks/README.md, "More steps",
+has what it was taken from."""
 
 
 def outlook(results: Mapping[str, Any], workdir: Path) -> list[str]:
