@@ -126,6 +126,6 @@ def test_the_length_and_the_padded_lengths_come_from_the_data_where_the_config_l
     found, lines = load(config)
     assert found.max_length == 24
     assert found.train.buckets == (8, 24)  # 7 and 18 tokens
-    assert "lengths: 13 tokens in the median, cut to 24, padded to 8, 24" in lines
+    assert "lengths: 12 tokens in the median, cut to 24, padded to 8, 24" in lines
     config.data.buckets = (16, 32)
     assert load(config)[0].train.buckets == (16, 32)
