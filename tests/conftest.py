@@ -68,6 +68,14 @@ def _no_other_jax() -> str:
     return "" if os.environ.get("XTC_OTHER_PYTHON") else "XTC_OTHER_PYTHON names no interpreter with a newer JAX"
 
 
+def _no_optimum() -> str:
+    return "" if os.environ.get("XTC_OPTIMUM_PYTHON") else "XTC_OPTIMUM_PYTHON names no interpreter with optimum-onnx"
+
+
+def _no_transformers_js() -> str:
+    return "takes 500 MB of packages from npm; XTC_REQUIRE=transformers_js runs it"
+
+
 def _no_pinned() -> str:
     try:
         for name in RESOURCES:
@@ -120,6 +128,8 @@ CHECKS = {
     "serve": _no_serve,
     "libtpu": _no_libtpu,
     "other_jax": _no_other_jax,
+    "optimum": _no_optimum,
+    "transformers_js": _no_transformers_js,
     "native": _no_native,
     "pinned": _no_pinned,
     "actionlint": _no_actionlint,
