@@ -70,12 +70,14 @@ def train(objective: Objective, mesh: jax.sharding.Mesh) -> tuple[list[float], n
 
 
 def main(out: str, meshes: str) -> None:
-    """Write every loss and gradient; the quantized run takes every other mesh, for time."""
+    """Write every loss and gradient; the quantized run leaves two numbers of devices out, for time."""
     losses: dict[str, dict[str, list[float]]] = {}
     gradients = {}
     for precision, objective in OBJECTIVES.items():
         losses[precision] = {}
-        for name, (devices, shape) in list(json.loads(meshes).items())[:: 2 if objective.rules else 1]:
+        for name, (devices, shape) in json.loads(meshes).items():
+            if objective.rules and name in ("2 devices", "8 devices"):
+                continue
             mesh = make_mesh(shape, jax.devices()[:devices])
             losses[precision][name], gradients[f"{precision}/{name}"] = train(objective, mesh)
     (Path(out) / "losses.json").write_text(json.dumps(losses))

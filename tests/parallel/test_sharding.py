@@ -93,6 +93,7 @@ MESHES = {
     "2 devices": (2, (2, 1, 1)),
     "4 devices": (4, (4, 1, 1)),
     "fsdp": (4, (1, 4, 1)),
+    "tensor": (4, (1, 1, 4)),
     "all axes": (8, (2, 2, 2)),
     "8 devices": (8, (8, 1, 1)),
 }
@@ -127,4 +128,4 @@ def test_results_do_not_depend_on_the_mesh(on_meshes):
         largest = np.abs(expected).max()
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * largest, err_msg=name)
     assert len(gradients) == sum(map(len, losses.values()))
-    assert list(losses["quantized"]) == ["1 device", "4 devices", "all axes"]
+    assert list(losses["quantized"]) == ["1 device", "4 devices", "fsdp", "tensor", "all axes"]

@@ -48,10 +48,10 @@ def first_step(config, params, teacher, rules, arithmetic, batch):
     return total(params)
 
 
-def assert_alike(left, right):
-    """Equal to 1e-5 of the largest element of each leaf."""
+def assert_alike(left, right, share):
+    """Equal to this share of the largest element of each leaf."""
     for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(float(jnp.abs(b).max()), 1e-12))
+        np.testing.assert_allclose(a, b, rtol=0, atol=share * max(float(jnp.abs(b).max()), 1e-12))
 
 
 def losses_over(config, params, arithmetic, batch, steps):
@@ -74,14 +74,14 @@ def test_loss_and_gradients_of_a_step_are_the_same(name):
     params, batch = toy.params(SHAPE), a_batch(SHAPE, 8, 12)
     teacher = toy.params(SHAPE, seed=3)
     int8, floats = (first_step(SHAPE, params, teacher, RULES[name], each, batch) for each in ARITHMETICS)
-    assert_alike(int8, floats)
+    assert_alike(int8, floats, 0.0)
 
 
 @pytest.mark.slow
 def test_losses_stay_together_over_50_steps():
     params, batch = toy.params(SHAPE), a_batch(SHAPE, 8, 12)
     int8, floats = (losses_over(SHAPE, params, each, batch, 50) for each in ARITHMETICS)
-    np.testing.assert_allclose(int8, floats, rtol=0.01)
+    np.testing.assert_allclose(int8, floats, rtol=4e-5)
     assert int8[-1] < int8[0]
 
 
@@ -91,7 +91,7 @@ def test_a_real_model_trains_alike():
     config, found, _ = load_model("pinned:all-MiniLM-L6-v2")
     config = type(config)(**{**config.__dict__, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
     params, batch = complete(config, found, jax.random.key(0))[0], a_batch(config, 32, 64)
-    assert_alike(*(first_step(config, params, params, RULES["1 bit"], each, batch) for each in ARITHMETICS))
+    assert_alike(*(first_step(config, params, params, RULES["1 bit"], each, batch) for each in ARITHMETICS), 1e-5)
     steps = int(os.environ["XTC_STEPS"])
     int8, floats = (losses_over(config, params, each, batch, steps) for each in ARITHMETICS)
     np.testing.assert_allclose(int8, floats, rtol=0.01)

@@ -30,14 +30,14 @@ def test_logits_come_in_the_order_of_the_data_set_whatever_the_buckets_and_the_f
     assert len(set(dataset.tokens.lengths)) > 1
     mesh = make_mesh()
     logits = predict_logits(make_eval_step(CONFIG, None, mesh), put_replicated(params, mesh), dataset, mesh)
-    np.testing.assert_allclose(logits, one_by_one(params, dataset), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logits, one_by_one(params, dataset), rtol=0, atol=1e-6)
 
 
 def test_a_quantized_student_is_evaluated_with_its_quantized_weights(params):
     dataset, rules = toy.dataset(count=4), named_rules("deepspeed", 1, None)
     mesh = make_mesh()
     logits = predict_logits(make_eval_step(CONFIG, rules, mesh), put_replicated(params, mesh), dataset, mesh)
-    np.testing.assert_allclose(logits, one_by_one(fake_quantize(params, rules), dataset), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(logits, one_by_one(fake_quantize(params, rules), dataset), rtol=0, atol=1e-6)
 
 
 def test_metrics_count_every_example_once():

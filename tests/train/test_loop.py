@@ -76,7 +76,7 @@ def test_a_tiny_model_overfits_a_tiny_data_set(whole):
 def test_the_account_of_a_run_adds_up(whole):
     _, result = whole
     assert result.steps == STEPS
-    assert result.examples_per_second == pytest.approx(STEPS * 8 / result.seconds)
+    assert result.examples_per_second == STEPS * 8 / result.seconds
 
 
 def test_metrics_are_logged_and_evaluated_at_their_intervals(whole):
@@ -208,7 +208,7 @@ def test_the_records_split_the_time_of_the_run(whole):
     assert 0.8 * result.seconds < spent <= result.seconds, (spent, result.seconds)
     speeds = [record["steps_per_second"] for record in records if "steps_per_second" in record]
     split = [record["seconds/data"] + record["seconds/step"] for record in records if "steps_per_second" in record]
-    assert speeds == pytest.approx([5 / seconds for seconds in split])
+    assert speeds == [5 / seconds for seconds in split]
 
 
 def test_a_run_killed_after_its_last_checkpoint_only_reads_its_best_again(whole, tmp_path, monkeypatch):

@@ -34,7 +34,7 @@ def test_utilisation_is_flops_of_the_steps_by_time_and_peak_and_every_shape_is_c
         counted.add({"loss": jnp.float32(0)}, (product, (ones(rows, 32), ones(32, 64))))
     assert made == [2 * 8 * 32 * 64, 2 * 8 * 32 * 64, 2 * 16 * 32 * 64]
     assert len(counted._flops_of) == 2
-    assert counted.speed({"step": 0.5})["mfu"] == pytest.approx(2 * 32 * 32 * 64 / 0.5 / 1e6)
+    assert counted.speed({"step": 0.5})["mfu"] == 2 * 32 * 32 * 64 / 0.5 / 1e6
 
 
 def test_flops_are_those_of_one_device_and_take_no_second_compilation():

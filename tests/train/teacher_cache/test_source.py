@@ -47,6 +47,16 @@ def test_losses_and_final_parameters_are_the_same_to_the_bit_with_the_cache_and_
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mesh", [(4, 1, 1), (1, 4, 1), (1, 1, 4)], ids=["data", "fsdp", "tensor"])
+def test_so_they_are_on_every_kind_of_mesh(tmp_path, monkeypatch, mesh):
+    compiled = {}
+    expected = outcome(a_run(tmp_path / "without", None, mesh=mesh), compiled)
+    counted = Counted(monkeypatch)
+    assert outcome(a_run(tmp_path / "with", a_cache(tmp_path), mesh=mesh), compiled) == expected
+    assert counted.read >= EPOCH
+
+
+@pytest.mark.slow
 def test_a_second_run_with_the_same_teacher_computes_only_batches_of_mixed_lengths(tmp_path, monkeypatch, compiled, without):
     cache = a_cache(tmp_path)
     outcome(a_run(tmp_path / "first", cache), compiled)
