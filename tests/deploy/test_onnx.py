@@ -16,6 +16,8 @@ from xtc_jax.kernels import BASE3, PLANES256
 
 pytestmark = pytest.mark.onnx
 STANDARD = ("", "ai.onnx")
+MEDIAN, MAXIMUM = 3e-7, 1e-6
+"""Of the differences of logits near 1 of small models, in which no activation rounds apart: 1.9e-8 and 7.8e-8 measured."""
 
 
 @functools.cache
@@ -32,8 +34,8 @@ def test_every_kind_of_packed_model_has_the_same_logits_in_onnx_runtime(kind):
     for optimized in (False, True):
         found = compare(ours, runtime_logits(runtime_session(made.SerializeToString(), optimized), batches))
         assert found.rows == 17
-        assert found.median <= 1e-5
-        assert found.maximum <= 0.02
+        assert found.median <= MEDIAN
+        assert found.maximum <= MAXIMUM
         assert found.other_labels == 0
 
 
@@ -47,7 +49,7 @@ def test_the_model_is_valid_has_standard_operators_alone_and_runs_in_the_referen
     assert {node.domain for node in made.graph.node} <= set(STANDARD)
     evaluator = ReferenceEvaluator(made)
     found = compare(ours, np.concatenate([evaluator.run(["logits"], rows)[0] for rows in batches]))
-    assert (found.other_labels, found.median <= 1e-5, found.maximum <= 0.02) == (0, True, True)
+    assert (found.other_labels, found.median <= MEDIAN, found.maximum <= MAXIMUM) == (0, True, True)
 
 
 def optimized_operators(made, tmp_path):
@@ -71,7 +73,7 @@ def test_ternary_codes_in_base_3_export_as_they_lie_and_give_the_same_logits():
     _, planes, batches, ours = exported("2 bits, row scales")
     _, made, _, _ = exported("2 bits, row scales", BASE3)
     found = compare(ours, runtime_logits(runtime_session(made.SerializeToString(), True), batches))
-    assert (found.rows, found.other_labels, found.median <= 1e-5, found.maximum <= 0.02) == (17, 0, True, True)
+    assert (found.rows, found.other_labels, found.median <= MEDIAN, found.maximum <= MAXIMUM) == (17, 0, True, True)
     name = "layer.0/intermediate/weight.codes"
     widths = [next(tensor.dims[1] for tensor in each.graph.initializer if tensor.name == name) for each in (planes, made)]
     assert widths == [65, 52]  # 260 columns, four and five to a byte
