@@ -43,7 +43,7 @@ _BACKENDS: Mapping[str, _Backend] = MappingProxyType(
     {
         "mosaic_tpu": _Backend((TPU_WORDS,), _when_called("mosaic_tpu", "prepare"), _when_called("mosaic_tpu", "matmul")),
         "mosaic_gpu": _Backend((GPU_PLANES256,), _when_called("mosaic_gpu", "prepare"), _when_called("mosaic_gpu", "matmul")),
-        "native_cpu": _Backend((cpu.LAYOUT,), cpu.prepare, cpu.matmul),
+        "native_cpu": _Backend(cpu.LAYOUTS, cpu.prepare, cpu.matmul),
         "xla": _Backend((INT8,), reference.prepare, reference.matmul),
         "reference": _Backend(STORED_LAYOUTS, lambda weights, _: weights, reference.matmul),
     }
@@ -111,7 +111,7 @@ def _preference_of_cpu() -> tuple[tuple[str, ...], str]:
     if isa in ("", cpu.ISAS[0]):
         why = found if isinstance(found, str) else "the native library has no fast instructions for this processor"
         return ("xla", "reference"), f"int8, unpacked once; {why}"
-    measured = "faster than XLA's int8" if isa == cpu.ISAS[-1] else "less memory than XLA's int8, speed not measured"
+    measured = "faster than XLA's int8" if isa.startswith("avx512") else "less memory than XLA's int8, speed not measured"
     why = f"multiplies the packed bits with {isa}: {measured} (docs/kernels.md, section 6)"
     return ("native_cpu", "xla", "reference"), why
 

@@ -9,6 +9,7 @@ import ctypes
 import functools
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from xtc_jax.kernels.packed_matmul import reference
 from xtc_jax.kernels.packed_matmul.native.build import HERE, LIBRARY
 from xtc_jax.kernels.tensor import PackedTensor
 
-LAYOUT = "groups16.v1"
-"""uint8 ``(groups, ceil(K / 4), 64)``: see ``native/packed.h``."""
-ISAS = ("portable", "avx2", "avx512vnni")
+LAYOUT, WORDS = LAYOUTS = ("groups16.v1", "words16.v1")
+"""uint8 ``(groups, ceil(K / 4), 64)``, and that of 1 bit for look-ups, ``(groups, 4 ceil(K / 16), 64)``: see ``native/packed.h``."""
+ISAS = ("portable", "avx2", "avx512vnni", "avx512lut")
 """Instruction sets, by their number in the library; each processor that has one has those before it."""
+LOOK_UP = ISAS[-1]
+"""Looks up sums of 1-bit weights, laid out as :data:`WORDS` for it alone, and multiplies those of 2 bits as the one before."""
 VARIABLE = "XTC_CPU_ISA"
-_LANES, _LARGEST_K = 16, 2**17
+_LANES, _WORD, _LARGEST_K = 16, 16, 2**17
 _TARGETS = {f"xtc_native_{name}": f"xtc_{name}" for name in ("floats", "integers", "linear", "encoder")}
 FUSED_ACTIVATIONS = ("", "gelu", "relu")
 """Those that the library computes, by their number in it; after others it leaves to XLA."""
@@ -91,15 +94,20 @@ def instruction_set() -> str:
     return asked or ISAS[best]
 
 
-def prepare(weights: PackedTensor, device_kind: str) -> PackedTensor:
+def prepare(weights: PackedTensor, device_kind: str, isa: str = "") -> PackedTensor:
     """``weights`` with its codes laid out for the library: 1 or 2 bits a weight still.
+
+    Args:
+      weights: in a layout of files.
+      device_kind: of the device that multiplies.
+      isa: one of :data:`ISAS` that it is laid out for; that of :func:`instruction_set` where there is none.
 
     Raises:
       NotImplementedError: another device, no library, or a weight that it does not multiply.
     """
     if device_kind != "cpu":
         raise NotImplementedError(f"for a CPU, not {device_kind}")
-    instruction_set()
+    layout = WORDS if (isa or instruction_set()) == LOOK_UP and weights.bits == 1 else LAYOUT
     if not weights.is_integer:
         raise NotImplementedError("zero points, or groups inside a row: no integer product")
     if weights.bits > 2 or weights.layout not in STORED_LAYOUTS:
@@ -108,12 +116,24 @@ def prepare(weights: PackedTensor, device_kind: str) -> PackedTensor:
         raise NotImplementedError(f"K = {weights.shape[1]}: sums could leave int32")
     unpack = unpack_codes if weights.layout == STORED_LAYOUTS[0] else lambda codes, _, k: unpack_base3(codes, k)
     codes = unpack(weights.codes, weights.bits, weights.shape[1])
-    return replace(weights, codes=_pack(codes, weights.bits), layout=LAYOUT, device=device_kind)
+    packed = _pack_words(codes) if layout == WORDS else _pack(codes, weights.bits)
+    return replace(weights, codes=packed, layout=layout, device=device_kind)
 
 
-def codes_shape(shape: tuple[int, int], bits: int) -> tuple[int, int, int]:
+def codes_shape(shape: tuple[int, int], bits: int, layout: str = LAYOUT) -> tuple[int, int, int]:
     """Shape of the codes of a weight ``(N, K)``."""
-    return -(-shape[0] // (_LANES * 8 // bits)), -(-shape[1] // 4), 4 * _LANES
+    steps = 4 * -(-shape[1] // _WORD) if layout == WORDS else -(-shape[1] // 4)
+    return -(-shape[0] // (_LANES * 8 // bits)), steps, 4 * _LANES
+
+
+def _pack_words(codes: UInt8[Array, "n k"]) -> UInt8[Array, "groups k4 64"]:
+    """Codes of 1 bit in :data:`WORDS`; what is padded has code 0."""
+    n, k = codes.shape
+    groups, steps, size = codes_shape((n, k), 1, WORDS)
+    words, outputs = steps // 4, 8 * _LANES
+    grid = jnp.pad(codes, ((0, groups * outputs - n), (0, words * _WORD - k))).reshape(groups, outputs, words, 2, 8)
+    packed = lax.reduce(grid << jnp.arange(8, dtype=jnp.uint8), np.uint8(0), lax.bitwise_or, (4,))
+    return packed.transpose(0, 2, 1, 3).reshape(groups, steps, size)
 
 
 def _pack(codes: UInt8[Array, "n k"], bits: int) -> UInt8[Array, "groups k4 64"]:
@@ -141,21 +161,22 @@ def matmul(
 
     Args:
       x, weights, x_scale, bias, activation, dtype: see :func:`xtc_jax.kernels.packed_matmul`.
-      isa: one of :data:`ISAS`; the best, or that of ``XTC_CPU_ISA``, where there is none. Changes no bit of the result.
+      isa: one of :data:`ISAS` that the layout is for; the best, or that of ``XTC_CPU_ISA``, where there is none. Changes no bit
+        of the result.
       threads: at most so many work; 0: as many as XLA has. Changes no bit of the result.
 
     Raises:
-      ValueError: codes that are not those of a weight of this shape.
+      ValueError: codes that are not those of a weight of this shape, or laid out for another instruction set.
       NotImplementedError: no library.
     """
-    expected = codes_shape(weights.shape, weights.bits)
+    expected = codes_shape(weights.shape, weights.bits, weights.layout)
     if weights.codes.shape != expected or weights.codes.dtype != jnp.uint8:
         raise ValueError(
             f"codes {weights.codes.dtype}{weights.codes.shape} are not those of a weight {weights.shape}: {expected}"
         )
     if x_scale is None and weights.shape[1] == 0:
         x, x_scale = reference.quantize_tokens(x)
-    options = call_options(isa, threads) | {"bits": np.int64(weights.bits)}
+    options = call_options([weights], isa, threads) | {"bits": np.int64(weights.bits)}
     if x_scale is not None:
         sums = _integers(x, weights, options)
         return sums if dtype == jnp.int32 else reference.epilogue(sums, x_scale, weights.scale, bias, activation, dtype)
@@ -166,9 +187,21 @@ def matmul(
     return (y if fused == activation else reference.ACTIVATIONS[activation](y)).astype(dtype)
 
 
-def call_options(isa: str = "", threads: int = 0) -> dict[str, np.int64]:
-    """What every call of the library is told."""
-    return {"isa": np.int64(ISAS.index(isa or instruction_set())), "threads": np.int64(threads)}
+def call_options(weights: Sequence[PackedTensor], isa: str = "", threads: int = 0) -> dict[str, np.int64]:
+    """What every call of the library is told.
+
+    Raises:
+      ValueError: weights that are laid out for another instruction set than ``isa``, or for two.
+    """
+    look_up = {each.layout == WORDS for each in weights if each.bits == 1}
+    if len(look_up) > 1 or (isa and True in look_up and isa != LOOK_UP) or (isa == LOOK_UP and False in look_up):
+        raise ValueError(f"weights are not laid out for {isa or 'one instruction set'}: prepare them for the one that multiplies")
+    fitting = isa or instruction_set()
+    if True in look_up:
+        fitting = LOOK_UP
+    elif fitting == LOOK_UP:
+        fitting = ISAS[ISAS.index(LOOK_UP) - 1]
+    return {"isa": np.int64(ISAS.index(fitting)), "threads": np.int64(threads)}
 
 
 def _floats(x: Array, weights: PackedTensor, options: dict[str, np.int64]) -> tuple[Array, Array]:

@@ -40,7 +40,7 @@ class FusedLayer:
 
 def serves_encoder(layers: Sequence[FusedLayer], heads: int, activation: str) -> bool:
     """Whether :func:`fused_encoder` can run these layers: weights that ``native_cpu`` laid out, heads of a multiple of 16."""
-    native = all(each.weight.layout == cpu.LAYOUT for layer in layers for each in layer.linears)
+    native = all(each.weight.layout in cpu.LAYOUTS for layer in layers for each in layer.linears)
     if not native or not layers or activation not in cpu.FUSED_ACTIVATIONS:
         return False
     return layers[0].linears[0].weight.shape[0] % (16 * heads) == 0
@@ -80,7 +80,7 @@ def fused_encoder(
         heads=np.int64(heads),
         eps=np.float32(eps),
         activation=np.int64(cpu.FUSED_ACTIVATIONS.index(activation)),
-        **cpu.call_options(isa, threads),
+        **cpu.call_options([each.weight for layer in layers for each in layer.linears], isa, threads),
     )
 
 

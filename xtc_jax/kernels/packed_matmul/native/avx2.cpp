@@ -56,14 +56,14 @@ using Tile = void (*)(const std::int8_t*, std::size_t, const std::uint8_t*, std:
 const Tile kTiles[] = {tile<1>, tile<2>, tile<3>, tile<4>, tile<5>, tile<6>};
 constexpr std::size_t kMaxRows = 6;
 
-void product(const Problem& p, const Part& part) {
+void product_of_group(const Problem& p, const Part& part, std::size_t group) {
   const std::size_t most = p.w.bits == 1 ? kMaxSteps : kMaxSteps / 2, total = part.last_row - part.first_row;
   const std::size_t blocks = (total + kMaxRows - 1) / kMaxRows, stride = p.x.width, k4 = p.w.k4();
-  const std::uint8_t* weights = p.w.codes + part.group * k4 * kStep;
+  const std::uint8_t* weights = p.w.codes + group * k4 * kStep;
   alignas(64) std::uint8_t codes[kMaxSteps * kStep];
   alignas(64) std::int32_t sums[kRowsPerUnit * kLanes];
   for (std::size_t plane = part.first_plane; plane < part.last_plane; ++plane) {
-    const std::size_t column = part.group * p.w.group_width() + plane * kLanes;
+    const std::size_t column = group * p.w.group_width() + plane * kLanes;
     if (column >= p.w.n) return;
     std::memset(sums, 0, total * kLanes * sizeof(std::int32_t));
     for (std::size_t from = 0; from < k4; from += most) {
@@ -78,9 +78,13 @@ void product(const Problem& p, const Part& part) {
   }
 }
 
+void product(const Problem& p, const Part& part, const std::uint8_t*) {
+  for (std::size_t group = part.first_group; group < part.last_group; ++group) product_of_group(p, part, group);
+}
+
 }  // namespace
 
-const Kernels kernels_avx2 = {product, quantize_row, norm_row, attend};
+const Kernels kernels_avx2 = {no_scratch, kRowsPerUnit, 4 * kMaxRows, prepare_nothing, product, quantize_row, norm_row, attend};
 
 }  // namespace xtc
 #endif

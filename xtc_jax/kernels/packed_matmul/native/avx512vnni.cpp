@@ -8,6 +8,7 @@
 #define XTC_REGISTER 64
 #include "attention.h"
 #include "epilogue.h"
+#include "lookup.h"
 #include "rows.h"
 
 namespace xtc {
@@ -60,25 +61,32 @@ const Tile kTwoPlanes[] = {tile<1, 2>, tile<2, 2>, tile<3, 2>, tile<4, 2>,  tile
 const Tile kFourPlanes[] = {tile<1, 4>, tile<2, 4>, tile<3, 4>, tile<4, 4>, tile<5, 4>, tile<6, 4>};
 const Tile kEightPlanes[] = {tile<1, 8>, tile<2, 8>, tile<3, 8>};
 
-void rows(const Problem& p, const Part& part, std::size_t row, std::size_t count) {
+void rows(const Problem& p, const Part& part, std::size_t group, std::size_t row, std::size_t count) {
   const std::size_t planes = part.last_plane - part.first_plane;
   const int step = planes == 8 && count <= 3 ? 8 : planes >= 4 && count <= 6 ? 4 : 2;
   const Tile function = (step == 8 ? kEightPlanes : step == 4 ? kFourPlanes : kTwoPlanes)[count - 1];
   for (std::size_t plane = part.first_plane; plane < part.last_plane; plane += step)
-    if (part.group * p.w.group_width() + plane * kLanes < p.w.n) function(p, part.group, row, static_cast<int>(plane));
+    if (group * p.w.group_width() + plane * kLanes < p.w.n) function(p, group, row, static_cast<int>(plane));
 }
 
-void product(const Problem& p, const Part& part) {
+void product(const Problem& p, const Part& part, const std::uint8_t*) {
   const std::size_t total = part.last_row - part.first_row, blocks = (total + kMaxRows - 1) / kMaxRows;
-  for (std::size_t b = 0; b < blocks; ++b) {  // nearly equal blocks
-    const std::size_t from = total * b / blocks, to = total * (b + 1) / blocks;
-    rows(p, part, part.first_row + from, to - from);
-  }
+  for (std::size_t group = part.first_group; group < part.last_group; ++group)
+    for (std::size_t b = 0; b < blocks; ++b) {  // nearly equal blocks
+      const std::size_t from = total * b / blocks, to = total * (b + 1) / blocks;
+      rows(p, part, group, part.first_row + from, to - from);
+    }
+}
+
+// Weights of 1 bit are looked up, those of 2 bits multiplied.
+void look_up_or_multiply(const Problem& p, const Part& part, const std::uint8_t* scratch) {
+  p.w.bits == 1 ? look_up(p, part, scratch) : product(p, part, scratch);
 }
 
 }  // namespace
 
-const Kernels kernels_avx512vnni = {product, quantize_row, norm_row, attend};
+const Kernels kernels_avx512vnni = {no_scratch, kRowsPerUnit, kMaxRows, prepare_nothing, product, quantize_row, norm_row, attend};
+const Kernels kernels_avx512lut = {tables_size, kLookupRows, kLookupRows, make_tables, look_up_or_multiply, quantize_row, norm_row, attend};
 
 }  // namespace xtc
 #endif

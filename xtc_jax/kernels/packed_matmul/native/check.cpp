@@ -6,8 +6,7 @@
 #include <random>
 #include <thread>
 
-#include "encoder.h"
-#include "multiply.h"
+#include "encoder_tiles.h"
 
 namespace {
 
@@ -30,9 +29,11 @@ std::unique_ptr<float[]> numbers(std::size_t size) {
 
 // A random matrix with the memory that it points to.
 struct Matrix {
-  Matrix(std::size_t n, std::size_t k, int bits) : weight{nullptr, nullptr, below(2) ? 1 : n, nullptr, n, k, bits} {
+  Matrix(std::size_t n, std::size_t k, int bits, xtc::Isa isa) : weight{nullptr, nullptr, below(2) ? 1 : n, nullptr, n, k, bits} {
     values = block<int>(n * k);
-    codes = block<std::uint8_t>(weight.groups() * weight.k4() * xtc::kStep);
+    const bool words = isa == xtc::kAvx512Lut && bits == 1;
+    const std::size_t steps = words ? 4 * weight.k16() : weight.k4();
+    codes = block<std::uint8_t>(weight.groups() * steps * xtc::kStep);
     scale = numbers(weight.scales);
     bias = numbers(n);
     const std::size_t width = weight.group_width();
@@ -40,8 +41,11 @@ struct Matrix {
       for (std::size_t i = 0; i < k; ++i) {
         const std::size_t code = below(bits == 1 ? 2 : 3), inner = o % width;
         values[o * k + i] = (bits == 1 ? 2 : 1) * static_cast<int>(code) - 1;
-        codes[(o / width * weight.k4() + i / 4) * xtc::kStep + 4 * (inner % 16) + i % 4] |=
-            static_cast<std::uint8_t>(code << (bits * (inner / 16)));
+        if (words)
+          codes[o / width * steps * xtc::kStep + i / 16 * 256 + 2 * inner + i % 16 / 8] |= static_cast<std::uint8_t>(code << i % 8);
+        else
+          codes[(o / width * steps + i / 4) * xtc::kStep + 4 * (inner % 16) + i % 4] |=
+              static_cast<std::uint8_t>(code << (bits * (inner / 16)));
       }
     weight.codes = codes.get(), weight.scale = scale.get(), weight.bias = bias.get();
   }
@@ -67,7 +71,8 @@ struct Helpers {
 
 bool one_product() {
   const std::size_t m = below(40), k = below(200), n = below(200);
-  const Matrix matrix(n, k, 1 + static_cast<int>(below(2)));
+  const xtc::Isa isa = some_isa();
+  const Matrix matrix(n, k, 1 + static_cast<int>(below(2)), isa);
   const bool given = below(2), finished = below(2) && !given;
   auto tokens = block<std::int8_t>(m * k);
   auto floats = block<float>(given ? 0 : m * k);
@@ -78,7 +83,7 @@ bool one_product() {
     }
   auto sums = block<std::int32_t>(finished ? 0 : m * n);
   auto out = block<float>(finished ? m * n : 0), scale = block<float>(given ? 0 : m);
-  const xtc::Call call{given ? nullptr : floats.get(), given ? tokens.get() : nullptr, m, some_isa(),
+  const xtc::Call call{given ? nullptr : floats.get(), given ? tokens.get() : nullptr, m, isa,
                        given ? nullptr : scale.get(), matrix.weight, xtc::kRelu, finished ? nullptr : sums.get(),
                        finished ? out.get() : nullptr};
   {
@@ -96,13 +101,14 @@ bool one_product() {
   return true;
 }
 
-// The same layers by two instruction sets and numbers of threads: equal to the bit where sums have one order.
+// The same layers by two numbers of threads: equal to the bit.
 bool one_encoder() {
   const std::size_t heads = 1 + below(2), hidden = 16 * heads * (1 + below(2)), inner = 1 + below(100), count = 1 + below(2);
   const std::size_t batch = 1 + below(4), length = 1 + below(60);
+  const xtc::Isa isa = some_isa();
   std::vector<Matrix> matrices;
   for (std::size_t i = 0; i < count; ++i)
-    for (std::size_t j = 0; j < 6; ++j) matrices.emplace_back(j == 4 ? inner : hidden, j == 5 ? inner : hidden, 1 + below(2));
+    for (std::size_t j = 0; j < 6; ++j) matrices.emplace_back(j == 4 ? inner : hidden, j == 5 ? inner : hidden, 1 + below(2), isa);
   const auto norm = numbers(hidden), x = numbers(batch * length * hidden);
   auto mask = block<std::int32_t>(batch * length);
   for (std::size_t i = 0; i < batch * length; ++i) mask[i] = static_cast<std::int32_t>(below(2));
@@ -112,11 +118,10 @@ bool one_encoder() {
     layers.push_back({at(0), at(1), at(2), at(3), at(4), at(5), {norm.get(), norm.get()}, {norm.get(), norm.get()}});
   }
   auto first = block<float>(batch * length * hidden), second = block<float>(batch * length * hidden);
-  const xtc::Isa isa = some_isa();
   for (float* out : {first.get(), second.get()}) {
     const xtc::EncoderCall call{x.get(), mask.get(), layers, batch, length, hidden, inner, heads, 1e-12f, xtc::kGelu, isa, out};
     Helpers helpers;
-    xtc::Encoder(call, out == first.get() ? 1 : 1 + below(4)).run_all([&](auto task) { helpers(std::move(task)); });
+    xtc::encode(call, out == first.get() ? 1 : 1 + below(20), [&](auto task) { helpers(std::move(task)); });
   }
   return std::memcmp(first.get(), second.get(), batch * length * hidden * sizeof(float)) == 0;
 }

@@ -1,5 +1,5 @@
 // What XLA calls: checks of sizes, then the work with XLA's own threads.
-#include "encoder.h"
+#include "encoder_tiles.h"
 #include "multiply.h"
 #include "xla/ffi/api/ffi.h"
 
@@ -14,9 +14,10 @@ using Dimensions = ffi::Span<const int64_t>;
 ffi::Error wrong(const std::string& what) { return ffi::Error(ffi::ErrorCode::kInvalidArgument, "native_cpu: " + what); }
 
 // "" or what is wrong with a matrix (n, k); name says which it is.
-std::string wrong_weight(const std::string& name, Dimensions codes, std::size_t scales, const xtc::Weight& w) {
+std::string wrong_weight(const std::string& name, Dimensions codes, std::size_t scales, const xtc::Weight& w, std::int64_t isa) {
   if (w.bits != 1 && w.bits != 2) return name + ": bits must be 1 or 2";
-  if (codes.size() != 3 || codes[2] != 64 || static_cast<std::size_t>(codes[1]) != w.k4() ||
+  const std::size_t steps = isa == xtc::kAvx512Lut && w.bits == 1 ? 4 * w.k16() : w.k4();
+  if (codes.size() != 3 || codes[2] != 64 || static_cast<std::size_t>(codes[1]) != steps ||
       static_cast<std::size_t>(codes[0]) != w.groups())
     return name + ": codes are not those of a weight of this shape";
   if (w.k >= (1 << 17)) return name + ": K must be below 2^17";
@@ -30,7 +31,7 @@ std::size_t threads_of(std::int64_t asked, ffi::ThreadPool& pool) {
 ffi::Error multiply(xtc::Call call, Dimensions x, Dimensions codes, std::int64_t isa, std::int64_t threads, ffi::ThreadPool& pool) {
   if (isa < 0 || isa > xtc::best_isa()) return wrong("this processor lacks the instruction set asked for");
   call.m = x[0], call.weight.k = x[1], call.isa = static_cast<xtc::Isa>(isa);
-  const std::string why = wrong_weight("weight", codes, call.weight.scales, call.weight);
+  const std::string why = wrong_weight("weight", codes, call.weight.scales, call.weight, isa);
   if (!why.empty()) return wrong(why);
   xtc::multiply(call, threads_of(threads, pool), [&](auto task) { pool.Schedule(std::move(task)); });
   return ffi::Error::Success();
@@ -81,7 +82,7 @@ constexpr std::size_t kLinears = 6, kArrays = 3 * kLinears + 4;  // of a layer
 // Reads the arrays of the layers, one after another; the first that does not fit is named.
 class Reader {
  public:
-  Reader(ffi::RemainingArgs& arrays, ffi::Span<const int64_t> bits) : arrays_(arrays), bits_(bits) {}
+  Reader(ffi::RemainingArgs& arrays, ffi::Span<const int64_t> bits, std::int64_t isa) : arrays_(arrays), bits_(bits), isa_(isa) {}
 
   xtc::Weight weight(const char* name, std::size_t n, std::size_t k) {
     const auto codes = arrays_.get<Codes>(next_);
@@ -91,7 +92,7 @@ class Reader {
     if (!codes.has_value() || !scale.has_value()) return fail(where(name), ": codes uint8, scale float32"), xtc::Weight{};
     const std::size_t scales = scale->element_count();
     const xtc::Weight made{codes->typed_data(), scale->typed_data(), scales, bias, n, k, static_cast<int>(bits_[linear_++])};
-    fail("", wrong_weight(where(name), codes->dimensions(), scales, made));
+    fail("", wrong_weight(where(name), codes->dimensions(), scales, made, isa_));
     return made;
   }
 
@@ -111,6 +112,7 @@ class Reader {
 
   ffi::RemainingArgs& arrays_;
   ffi::Span<const int64_t> bits_;
+  std::int64_t isa_;
   std::size_t next_ = 0, linear_ = 0;
   std::string why_;
 };
@@ -142,7 +144,7 @@ ffi::Error encoder(ffi::ThreadPool pool, Floats x, ffi::Buffer<ffi::S32> mask, f
   if (arrays.size() % kArrays || bits.size() != arrays.size() / kArrays * kLinears) return wrong("22 arrays for each layer");
   if (activation < xtc::kNone || activation > xtc::kRelu) return wrong("activation must be 0, 1 or 2");
   if (isa < 0 || isa > xtc::best_isa()) return wrong("this processor lacks the instruction set asked for");
-  Reader reader(arrays, bits);
+  Reader reader(arrays, bits, isa);
   std::vector<xtc::Layer> layers;
   while (layers.size() < arrays.size() / kArrays) layers.push_back(read_layer(reader, hidden, inner));
   if (!reader.why().empty()) return wrong(reader.why());
@@ -152,7 +154,7 @@ ffi::Error encoder(ffi::ThreadPool pool, Floats x, ffi::Buffer<ffi::S32> mask, f
                               static_cast<std::size_t>(shape[1]), hidden, static_cast<std::size_t>(inner),
                               static_cast<std::size_t>(heads), eps, static_cast<xtc::Activation>(activation),
                               static_cast<xtc::Isa>(isa), out->typed_data()};
-  xtc::Encoder(call, threads_of(threads, pool)).run_all([&](auto task) { pool.Schedule(std::move(task)); });
+  xtc::encode(call, threads_of(threads, pool), [&](auto task) { pool.Schedule(std::move(task)); });
   return ffi::Error::Success();
 }
 

@@ -44,9 +44,10 @@ void quantize_row(const float* x, std::size_t k, const Tokens& to, std::size_t r
   }
   if (full < k) {
     const integers each = codes_of(load_some(x + full, k - full), inverse);
-    store_bytes(codes + full, each, to.width - full);
+    store_bytes(codes + full, each, k - full);
     total = total + each;
   }
+  if (k < to.width) std::memset(codes + k, 0, to.width - k);
   store(lanes, total);
   to.sum[row] = 0;
   for (std::size_t i = 0; i < kWidth; ++i) to.sum[row] += lanes[i];

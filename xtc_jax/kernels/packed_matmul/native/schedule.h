@@ -22,7 +22,7 @@ struct Steps {
   explicit Steps(std::vector<std::size_t> sizes) : units(std::move(sizes)), counters(new Counter[units.size()]) {}
   const std::vector<std::size_t> units;       // of each step
   const std::unique_ptr<Counter[]> counters;  // of each step
-  std::function<void(std::size_t step, std::size_t unit)> work;
+  std::function<void(std::size_t step, std::size_t unit, std::size_t worker)> work;  // workers: the caller, 0, and the helpers
 };
 
 inline void pause() {
@@ -31,12 +31,12 @@ inline void pause() {
 #endif
 }
 
-inline void work_on(Steps& steps) {
+inline void work_on(Steps& steps, std::size_t worker) {
   for (std::size_t step = 0; step < steps.units.size(); ++step) {
     Counter& counter = steps.counters[step];
     const std::size_t units = steps.units[step];
     for (std::size_t unit; (unit = counter.next.fetch_add(1, std::memory_order_relaxed)) < units;) {
-      steps.work(step, unit);
+      steps.work(step, unit, worker);
       counter.done.fetch_add(1, std::memory_order_release);
     }
     for (int turn = 0; counter.done.load(std::memory_order_acquire) < units; ++turn)
@@ -47,8 +47,8 @@ inline void work_on(Steps& steps) {
 // schedule(task) hands a task to another thread, now or later; helpers: how many are asked for.
 template <typename Schedule>
 void run(const std::shared_ptr<Steps>& steps, std::size_t helpers, Schedule schedule) {
-  for (std::size_t i = 0; i < helpers; ++i) schedule([steps] { work_on(*steps); });
-  work_on(*steps);
+  for (std::size_t i = 1; i <= helpers; ++i) schedule([steps, i] { work_on(*steps, i); });
+  work_on(*steps, 0);
 }
 
 }  // namespace xtc
