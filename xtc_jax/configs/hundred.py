@@ -3,7 +3,7 @@
     xtc compress --config=hundred --workdir=runs/hundred
     xtc compress --config=hundred:sst2 --config.data.path=DIR --workdir=runs/hundred-sst2
 
-Depth, vocabulary and bits multiply: of MiniLM's 90.9 MB, two layers, 6,000 word pieces and 1 bit are 0.81 MB.
+Depth, vocabulary and bits multiply: of MiniLM's 90.9 MB, two layers, 6,000 word pieces and 1 bit are 0.86 MB.
 """
 
 from ml_collections import ConfigDict
