@@ -130,9 +130,18 @@ class Load:
     memory: list[int]
 
 
-@pytest.fixture(scope="module")
-def loaded(packed, expected) -> Load:
-    with server(packed) as (process, port):
+def exported(packed, folder) -> Path:
+    """The ONNX directory of a packed one."""
+    from xtc_jax.deploy.onnx_directory import export_onnx
+
+    export_onnx(packed, folder / "onnx", "", lambda line: None)
+    return folder / "onnx"
+
+
+@pytest.fixture(scope="module", params=["jax", pytest.param("onnx", marks=pytest.mark.onnx)])
+def loaded(request, packed, expected, tmp_path_factory) -> Load:
+    served = packed if request.param == "jax" else exported(packed, tmp_path_factory.mktemp("exported"))
+    with server(served, f"--runtime={request.param}") as (process, port):
         load(port, expected, CLIENTS, 500)  # connections, threads and caches that every server ends up with
         alone, rate_alone = load(port, expected, 1, ALONE)
         memory, seconds, rates = [resident(process)], [], []

@@ -1,6 +1,7 @@
 """What a server runs: a packed model by xtc_jax, or an exported one by ONNX Runtime, behind one face."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 Texts = Sequence[tuple[str, ...]]
 ONNX_MODEL = Path("onnx") / "model.onnx"
 _TOGETHER = 8
-"""Inputs that ONNX Runtime runs at once; more of them are padded to the longest for little."""
+"""Inputs that several threads of ONNX Runtime run at once; more of them are padded to the longest for little."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ def onnx_runner(directory: Path) -> Runner:
     config, tokenizer = config_from_dict(raw, str(file)), load_tokenizer(directory)
     if not (directory / ONNX_MODEL).is_file():
         raise UserError(f"{directory / ONNX_MODEL}: no such file")
-    session = _session(directory / ONNX_MODEL)
-    together = _TOGETHER if merges else sys.maxsize
+    threads = 1 if processors() <= 2 else 0
+    session = _session(directory / ONNX_MODEL, threads)
+    together = (1 if threads == 1 else _TOGETHER) if merges else sys.maxsize  # one thread gains nothing by padding
 
     def run(tokens: "Tokens", rows: np.ndarray) -> np.ndarray:
         longest = int(tokens.lengths[rows].max())
@@ -117,14 +119,24 @@ def onnx_runner(directory: Path) -> Runner:
     return Runner("onnx", config.labels, config.regression, texts, max_length, merges, logits, warm_up)
 
 
-def _session(file: Path) -> Any:
-    """All optimizations; threads that have nothing to do sleep, for the event loop needs the processor too."""
+def _session(file: Path, threads: int) -> Any:
+    """All optimizations; threads that have nothing to do sleep, for the event loop needs the processor too.
+
+    ``threads`` 0 is ONNX Runtime's own choice. On two processors it is better 1: with two, each operator of a small model wakes
+    the other thread and waits for it, and the event loop waits as well (docs/serving.md has what was measured).
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 RUNNERS = {"jax": packed_runner, "onnx": onnx_runner}
