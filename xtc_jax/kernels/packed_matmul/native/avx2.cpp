@@ -74,7 +74,7 @@ void product_of_group(const Problem& p, const Part& part, std::size_t group) {
         kTiles[end - row - 1](p.x.codes + (part.first_row + row) * stride + 4 * from, stride, codes, steps, sums + row * kLanes);
       }
     }
-    for (std::size_t row = 0; row < total; ++row) finish(p, column, part.first_row + row, sums + row * kLanes);
+    for (std::size_t row = 0; row < total; ++row) finish(p, column, part.first_row + row, sums + row * kLanes, kLanes);
   }
 }
 

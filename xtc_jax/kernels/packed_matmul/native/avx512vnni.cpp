@@ -50,8 +50,7 @@ __attribute__((noinline)) void tile(const Problem& p, std::size_t group, std::si
     for (int r = 0; r < ROWS; ++r) _mm512_store_si512(lanes[r][j], _mm512_sra_epi32(sums[r][j], shift));
   }
   const std::size_t column = group * p.w.group_width() + first_plane * kLanes;
-  for (int j = 0; j < PLANES && column + j * kLanes < p.w.n; ++j)
-    for (int r = 0; r < ROWS; ++r) finish(p, column + j * kLanes, first_row + r, lanes[r][j]);
+  for (int r = 0; r < ROWS; ++r) finish(p, column, first_row + r, lanes[r][0], PLANES * kLanes);
 }
 
 using Tile = void (*)(const Problem&, std::size_t, std::size_t, int);

@@ -1,4 +1,4 @@
-// What follows the sums of a plane: epilogue() of reference.py as XLA:CPU compiles it, to the bit. See lanes.h.
+// What follows the sums of a token: epilogue() of reference.py as XLA:CPU compiles it, to the bit. See lanes.h.
 #pragma once
 #include "lanes.h"
 
@@ -28,43 +28,59 @@ XTC_INLINE floats gelu(floats x) {
   return (x * all(0.5f)) * (erf + all(1.0f));
 }
 
-XTC_INLINE floats finished(const Problem& p, std::size_t row, integers sums, const float* scale, const float* bias) {
-  const floats each = as_floats(sums);
-  const floats by = all(p.x.scale[row]) * (p.w.scales == 1 ? all(*p.w.scale) : load(scale));
-  const floats y = bias ? fma(each, by, load(bias)) : each * by;
-  if (p.activation == kGelu) return gelu(y);
-  return p.activation == kRelu ? choose(y < all(0.0f), floats{}, y) : y;
+template <int ACTIVATION>
+XTC_INLINE floats activated(floats y) {
+  if (ACTIVATION == kGelu) return gelu(y);
+  return ACTIVATION == kRelu ? choose(y < all(0.0f), floats{}, y) : y;
 }
 
-XTC_INLINE integers plain_sums(const Problem& p, std::size_t row, const std::int32_t* lanes) {
-  return (p.w.bits == 1 ? load(lanes) + load(lanes) : load(lanes)) - all(p.x.sum[row]);
-}
-
-// What is left of a row where fewer than sixteen outputs are.
-void finish_some(const Problem& p, std::size_t column, std::size_t row, const std::int32_t* lanes, std::size_t count) {
-  float scale[kLanes] = {}, bias[kLanes] = {}, out[kLanes];
-  std::int32_t sums[kLanes];
-  if (p.w.scales > 1) std::memcpy(scale, p.w.scale + column, count * sizeof(float));
-  if (p.w.bias) std::memcpy(bias, p.w.bias + column, count * sizeof(float));
-  for (std::size_t i = 0; i < kLanes; i += kWidth) {
-    store(sums + i, plain_sums(p, row, lanes + i));
-    if (!p.sums) store(out + i, finished(p, row, load(sums + i), scale + i, p.w.bias ? bias + i : nullptr));
+// Outputs of a token from column on, count of them (kWidth divides it), from their sums of codes.
+template <int ACTIVATION>
+void finish_with(const Problem& p, std::size_t column, std::size_t row, const std::int32_t* lanes, std::size_t count) {
+  const floats token = all(p.x.scale[row]), common = token * all(*p.w.scale);
+  const integers total = all(p.x.sum[row]);
+  const float *scale = p.w.scale + column, *bias = p.w.bias ? p.w.bias + column : nullptr;
+  float* out = p.out + row * p.w.n + column;
+  for (std::size_t i = 0; i < count; i += kWidth) {
+    const integers sums = load(lanes + i);
+    const floats each = as_floats((p.w.bits == 1 ? sums + sums : sums) - total);
+    const floats by = p.w.scales == 1 ? common : token * load(scale + i);
+    store(out + i, activated<ACTIVATION>(bias ? fma(each, by, load(bias + i)) : each * by));
   }
+}
+
+void finish_sums(const Problem& p, std::size_t column, std::size_t row, const std::int32_t* lanes, std::size_t count) {
+  std::int32_t* out = p.sums + row * p.w.n + column;
+  for (std::size_t i = 0; i < count; i += kWidth) {
+    const integers sums = load(lanes + i);
+    store(out + i, (p.w.bits == 1 ? sums + sums : sums) - all(p.x.sum[row]));
+  }
+}
+
+void finish_all(const Problem& p, std::size_t column, std::size_t row, const std::int32_t* lanes, std::size_t count) {
+  if (p.sums) return finish_sums(p, column, row, lanes, count);
+  const auto with = p.activation == kGelu ? finish_with<kGelu> : p.activation == kRelu ? finish_with<kRelu> : finish_with<kNone>;
+  with(p, column, row, lanes, count);
+}
+
+// What is left of a row where fewer than sixteen outputs are: as sixteen, elsewhere.
+void finish_some(const Problem& p, std::size_t column, std::size_t row, const std::int32_t* lanes, std::size_t count) {
+  float scale[kLanes] = {}, bias[kLanes] = {}, out[kLanes], token = p.sums ? 0.0f : p.x.scale[row];
+  std::int32_t sums[kLanes], sum = p.x.sum[row];
+  if (!p.sums) std::memcpy(scale, p.w.scales > 1 ? p.w.scale + column : p.w.scale, (p.w.scales > 1 ? count : 1) * sizeof(float));
+  if (p.w.bias) std::memcpy(bias, p.w.bias + column, count * sizeof(float));
+  const Weight w{nullptr, scale, p.w.scales > 1 ? kLanes : 1, p.w.bias ? bias : nullptr, kLanes, p.w.k, p.w.bits};
+  finish_all({{nullptr, &sum, &token, 0}, w, p.activation, p.sums ? sums : nullptr, p.sums ? nullptr : out}, 0, 0, lanes, kLanes);
   const std::size_t at = row * p.w.n + column;
   p.sums ? std::memcpy(p.sums + at, sums, count * sizeof(std::int32_t)) : std::memcpy(p.out + at, out, count * sizeof(float));
 }
 
-// One plane of one row: sixteen outputs from column on, from their sums of codes.
-void finish(const Problem& p, std::size_t column, std::size_t row, const std::int32_t* lanes) {
-  if (p.w.n - column < kLanes) return finish_some(p, column, row, lanes, p.w.n - column);
-  const std::size_t at = row * p.w.n + column;
-  for (std::size_t i = 0; i < kLanes; i += kWidth) {
-    const integers sums = plain_sums(p, row, lanes + i);
-    if (p.sums)
-      store(p.sums + at + i, sums);
-    else
-      store(p.out + at + i, finished(p, row, sums, p.w.scale + column + i, p.w.bias ? p.w.bias + column + i : nullptr));
-  }
+// Outputs of a token from column on, as many as there are sums of codes (kLanes divides count), or as the matrix has.
+void finish(const Problem& p, std::size_t column, std::size_t row, const std::int32_t* lanes, std::size_t count) {
+  if (column >= p.w.n) return;
+  const std::size_t left = p.w.n - column < count ? p.w.n - column : count, full = left / kLanes * kLanes;
+  if (full) finish_all(p, column, row, lanes, full);
+  if (full < left) finish_some(p, column + full, row, lanes + full, left - full);
 }
 
 }  // namespace

@@ -26,6 +26,16 @@ XTC_INLINE integers choose(integers mask, integers a, integers b) { return mask 
 XTC_INLINE floats smaller(floats a, floats b) { return a < b ? a : b; }
 XTC_INLINE floats larger(floats a, floats b) { return a > b ? a : b; }
 
+XTC_INLINE integers larger(integers a, integers b) {
+#if XTC_REGISTER == 64
+  return (integers)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#elif XTC_REGISTER == 32
+  return (integers)_mm256_max_epi32((__m256i)a, (__m256i)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
 // a * b + c, rounded once.
 XTC_INLINE floats fma(floats a, floats b, floats c) {
 #if XTC_REGISTER == 64
@@ -70,6 +80,35 @@ XTC_INLINE void store_bytes(std::int8_t* to, integers from, std::size_t count = 
   for (std::size_t i = 0; i < kWidth; ++i) narrow[i] = static_cast<std::int8_t>(from[i]);
 #endif
   std::memcpy(to, &narrow, count);
+}
+
+// Four registers of numbers of at most 2^31 in size, rounded to whole ones, half to even, and to the nearest that a byte holds;
+// adds all of them to sums, which lie anywhere in it.
+XTC_INLINE void store_rounded(std::int8_t* to, const floats (&x)[4], integers& sums) {
+#if XTC_REGISTER == 64
+  __m512i each[4];
+  for (int i = 0; i < 4; ++i) each[i] = _mm512_cvtps_epi32((__m512)x[i]);
+  const __m512i four = _mm512_packs_epi16(_mm512_packs_epi32(each[0], each[1]), _mm512_packs_epi32(each[2], each[3]));
+  const __m512i bytes = _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), four);
+  const __m512i pairs = _mm512_maddubs_epi16(_mm512_set1_epi8(1), bytes);
+  sums += (integers)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+  _mm512_storeu_si512(to, bytes);
+#elif XTC_REGISTER == 32
+  __m256i each[4];
+  for (int i = 0; i < 4; ++i) each[i] = _mm256_cvtps_epi32((__m256)x[i]);
+  const __m256i four = _mm256_packs_epi16(_mm256_packs_epi32(each[0], each[1]), _mm256_packs_epi32(each[2], each[3]));
+  const __m256i bytes = _mm256_permutevar8x32_epi32(four, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+  sums += (integers)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bytes);
+#else
+  for (int i = 0; i < 4; ++i) {
+    const floats shift = all(12582912.0f);  // 1.5 * 2^23: a sum with it is rounded to a whole number
+    const integers each = whole(smaller(larger((x[i] + shift) - shift, all(-128.0f)), all(127.0f)));
+    store_bytes(to + i * kWidth, each);
+    sums += each;
+  }
+#endif
 }
 
 XTC_INLINE float sum(floats x) {

@@ -22,7 +22,7 @@ void product_of_group(const Problem& p, const Part& part, std::size_t group) {
         for (std::size_t i = 0; i < kLanes; ++i)
           for (std::size_t kk = 0; kk < 4; ++kk) sums[i] += ((bytes[4 * i + kk] >> shift) & mask) * x[4 * s + kk];
       }
-      finish(p, column, row, sums);
+      finish(p, column, row, sums, kLanes);
     }
   }
 }
