@@ -24,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--m", nargs="+", type=int, default=(), metavar="M", help="matmul: tokens (default: 1 to 4096)")
     parser.add_argument("--backend", default="", help="matmul: take this one (default: what the dispatcher chooses)")
     parser.add_argument(
-        "--size", nargs="+", default=(), metavar="BxL", help="encoder: batch, length (default: 1x16 1x32 1x128 8x128)"
+        "--size",
+        nargs="+",
+        default=(),
+        metavar="BxL",
+        help="encoder: batch, length, or 'sentences', lengths of real ones (default: 1x16 1x32 1x128 8x128 sentences)",
     )
     parser.add_argument("--layers", type=int, default=12, help="encoder: of a BERT-base (default: 12)")
     parser.add_argument(
@@ -48,7 +52,7 @@ def run(arguments: argparse.Namespace, _: list[str]) -> None:
 
     log = progress_lines()
     shapes = tuple(_pair(text, "--shape") for text in arguments.shape)
-    sizes = tuple(_pair(text, "--size") for text in arguments.size)
+    sizes = tuple(_pair(text, "--size") for text in arguments.size if text != "sentences")
     for name, values in {"m": arguments.m, "layers": [arguments.layers], "rounds": [arguments.rounds or 1]}.items():
         if min(values, default=1) < 1:
             raise UserError(f"--{name}={min(values)} must be at least 1")
@@ -63,10 +67,12 @@ def run(arguments: argparse.Namespace, _: list[str]) -> None:
         tokens = tuple(arguments.m) or TOKENS
         found = measure_matmul(log, command, shapes or SHAPES, tokens, arguments.backend, **rounds)
     elif arguments.kind == "encoder":
-        from xtc_jax.benchmark.encoder import SIZES, measure_encoder
+        from xtc_jax.benchmark.encoder import SENTENCES, SIZES, measure_encoder
         from xtc_jax.bert import BertConfig
 
-        found = measure_encoder(log, command, BertConfig(num_hidden_layers=arguments.layers), sizes or SIZES, **rounds)
+        config, asked = BertConfig(num_hidden_layers=arguments.layers), arguments.size
+        lengths = SENTENCES if not asked or "sentences" in asked else ()
+        found = measure_encoder(log, command, config, sizes if asked else SIZES, sentences=lengths, **rounds)
     else:
         found = _measure_training(arguments, log, command, rounds)
     Console(width=None if sys.stdout.isatty() else 200).print(table(found))

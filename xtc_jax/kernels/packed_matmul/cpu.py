@@ -27,7 +27,7 @@ from xtc_jax.kernels.packed_matmul.native.build import HERE, LIBRARY
 from xtc_jax.kernels.tensor import PackedTensor
 
 LAYOUT, WORDS = LAYOUTS = ("groups16.v1", "words16.v1")
-"""uint8 ``(groups, ceil(K / 4), 64)``, and that of 1 bit for look-ups, ``(groups, 4 ceil(K / 16), 64)``: see ``native/packed.h``."""
+"""uint8 ``(groups, ceil(K / 4), 64)``; of 1 bit for look-ups ``(groups, 4 ceil(K / 16), 64)``: see ``native/packed.h``."""
 ISAS = ("portable", "avx2", "avx512vnni", "avx512lut")
 """Instruction sets, by their number in the library; each processor that has one has those before it."""
 LOOK_UP = ISAS[-1]
@@ -195,7 +195,9 @@ def call_options(weights: Sequence[PackedTensor], isa: str = "", threads: int = 
     """
     look_up = {each.layout == WORDS for each in weights if each.bits == 1}
     if len(look_up) > 1 or (isa and True in look_up and isa != LOOK_UP) or (isa == LOOK_UP and False in look_up):
-        raise ValueError(f"weights are not laid out for {isa or 'one instruction set'}: prepare them for the one that multiplies")
+        raise ValueError(
+            f"weights are not laid out for {isa or 'one instruction set'}: prepare them for the one that multiplies"
+        )
     fitting = isa or instruction_set()
     if True in look_up:
         fitting = LOOK_UP
