@@ -9,9 +9,7 @@ from xtc_jax.compress import float32_bytes, pack
 from xtc_jax.formats import PackedModel, save_packed
 from xtc_jax.recipe import make_recipe, read_config_file
 
-MINILM = BertConfig(
-    vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536
-)
+MINILM = BertConfig(vocab_size=30522, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536)
 
 
 def test_two_layers_6000_pieces_and_1_bit_are_more_than_a_hundred_times_smaller(tmp_path):
