@@ -39,8 +39,8 @@ def get_config(arg: str = "") -> ConfigDict:
         weight_bits=1,
         rules="paper-50x",
         granularity="row",
-        steps=420,
-        eval_every=210,
+        steps=500,
+        eval_every=250,
         learning_rate=1e-3,
         **distilled,
     )

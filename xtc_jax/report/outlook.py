@@ -11,8 +11,8 @@ from xtc_jax.pipeline.predictions import PREDICTIONS
 from xtc_jax.pipeline.timed import read_budget
 
 _LEFT = 0.5
-"""Of a student's distance from its teacher, what twice as many steps leave: a rule of thumb. The runs that it was taken from are
-in benchmarks/README.md, "More steps"."""
+"""Of a student's distance from its teacher, what twice as many steps leave: a rule of thumb. Its runs stand in
+benchmarks/README.md, "More steps"."""
 
 
 def outlook(results: Mapping[str, Any], workdir: Path) -> list[str]:
