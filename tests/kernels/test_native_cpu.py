@@ -246,6 +246,20 @@ def test_codes_that_are_not_those_of_the_shape_are_refused(changes):
         cpu.matmul(jnp.ones((2, 8)), prepared)
 
 
+@pytest.mark.skipif(cpu.LOOK_UP not in HERE, reason="no look-ups on this processor")
+def test_weights_that_are_laid_out_for_another_instruction_set_than_the_one_asked_for_are_refused():
+    words, groups = (weight(np.ones((128, 16)), 1, isa=isa)[1] for isa in (cpu.LOOK_UP, "avx2"))
+    assert (words.layout, groups.layout, words.codes.size) == (cpu.WORDS, cpu.LAYOUT, 128 * 16 // 8)
+    assert words.codes.shape == groups.codes.shape
+    for each, isa in [(words, "avx2"), (groups, cpu.LOOK_UP)]:
+        with pytest.raises(ValueError, match=f"not laid out for {isa}: prepare them for the one that multiplies"):
+            cpu.matmul(jnp.ones((2, 16)), each, isa=isa)
+    assert cpu.call_options([words])["isa"] == cpu.ISAS.index(cpu.LOOK_UP)
+    assert cpu.call_options([groups])["isa"] == cpu.ISAS.index("avx512vnni")
+    with pytest.raises(ValueError, match="not laid out for one instruction set"):
+        cpu.call_options([words, groups])
+
+
 @native
 def test_the_library_itself_refuses_codes_that_are_too_short():
     prepared = weight(np.ones((5, 8)), 1)[1]
