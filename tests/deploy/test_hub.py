@@ -34,8 +34,8 @@ def assert_agrees(packed: Path, target: Path) -> None:
     batches = sample_inputs(model)
     found = compare(packed_logits(model, batches), torch_logits(target, batches))
     assert found.rows == 17
-    assert found.median <= 1e-5
-    assert found.maximum <= 0.02
+    assert found.median <= 1e-6  # 7.1e-8 measured
+    assert found.maximum <= 1e-3  # 7.4e-5: an activation that rounds apart
     assert found.other_labels == 0
 
 
@@ -110,7 +110,7 @@ def test_a_move_to_another_type_unpacks_anew(tmp_path):
     assert query._unpacked is not None
     model.to(torch.float64)
     assert query._unpacked is None
-    assert torch.allclose(model(**inputs).logits.float(), before, atol=1e-3)
+    assert torch.allclose(model(**inputs).logits.float(), before, rtol=0, atol=3e-7)
     assert query.weight.dtype == torch.uint8
 
 

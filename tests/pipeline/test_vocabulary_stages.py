@@ -132,7 +132,7 @@ def test_the_packed_directory_has_the_reduced_tokenizer_and_no_second_copy_of_it
 @pytest.mark.slow
 def test_the_packed_model_answers_as_the_trained_one_and_splits_words_that_left(finished):
     work, results, _ = finished
-    assert results["packed"]["max_logit_difference"] < 1e-4
+    assert results["packed"]["max_logit_difference"] == 0.0
     predictor = load_predictor(work / "packed")
     assert predictor.tokenizer.encode("zebra").tokens == ["[CLS]", "z", "##e", "##b", "##r", "##a", "[SEP]"]
     logits = text_logits(predictor, [("the zebra was bright",), ("lamps and quartz",)])
