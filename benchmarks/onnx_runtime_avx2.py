@@ -2,8 +2,8 @@
 
 python benchmarks/onnx_runtime_avx2.py --size 1x16 1x32 1x128 --rounds=9
 
-Ours is told so by XTC_CPU_ISA. ONNX Runtime asks the processor: a copy of its library gets, in place of each ``cpuid``, an
-instruction that does not exist, and a handler of the signal that follows answers without those bits. Linux on x86-64 with gcc and
+Ours is told so by XTC_CPU_ISA. ONNX Runtime asks the processor: a copy of its library gets, in place of each ``cpuid``,
+an instruction that does not exist, and a handler of the signal that follows answers without those bits. Linux on x86-64 with gcc and
 objdump. Each has a process of its own; rounds take turns.
 """
 
@@ -130,7 +130,8 @@ def main() -> None:
     parser.add_argument("--serve", default="", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        return serve(arguments.serve)
+        serve(arguments.serve)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         sys.stdout.write(f"cpuid answered in {masked_copy(Path(scratch))} places\n")
         root = Path(__file__).resolve().parents[1]
