@@ -2,9 +2,9 @@
 
 python benchmarks/onnx_runtime_avx2.py --size 1x16 1x32 1x128 --rounds=9
 
-Ours is told so by XTC_CPU_ISA. ONNX Runtime asks the processor: a copy of its library gets, in place of each ``cpuid``,
-an instruction that does not exist, and a handler of the signal that follows answers without those bits. Linux on x86-64 with gcc and
-objdump. Each has a process of its own; rounds take turns.
+Ours is told so by XTC_CPU_ISA. ONNX Runtime asks the processor: a copy of its library gets, in place of each ``cpuid``, an
+instruction that does not exist, and a handler of the signal that follows answers without those bits. Linux on x86-64 with gcc
+and objdump. Each has a process of its own; rounds take turns.
 """
 
 import argparse
