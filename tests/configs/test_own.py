@@ -15,7 +15,7 @@ def test_half_an_hour_half_the_layers_and_1_bit_is_what_one_gets_without_saying_
     teacher, reduce, quantize = found.stages
     assert found.config["minutes"] == 30
     assert found.config["data"]["max_length"] == 0  # from the data
-    assert (teacher.share, reduce.share, quantize.share) == (25, 15, 60)
+    assert (teacher.share, reduce.share, quantize.share) == (40, 10, 50)
     assert (reduce.layers, quantize.weight_bits) == ("every_other", 1)
     assert all(stage.patience > 0 and stage.most_epochs > 0 for stage in found.stages)
 
