@@ -146,7 +146,7 @@ def check(found, chips):
     assert products < sum(found["operations"].values()) < 1.06 * products
     bound = found["bound"]
     assert bound["seconds"] == max(bound["compute"], bound["hbm"], bound["interconnect"])
-    assert found["examples_per_second"] == pytest.approx(32 * chips / bound["seconds"])
+    assert found["examples_per_second"] == 32 * chips / bound["seconds"]
 
 
 @pytest.mark.slow

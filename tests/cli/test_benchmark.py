@@ -43,7 +43,7 @@ def test_a_call_too_short_for_the_clock_is_repeated(monkeypatch):
     calls = []
     found = interleave({"a": lambda: calls.append(1)}, rounds=1)
     assert len(calls) == 2 + 5  # compile, warm up, then 5 ms of calls that took 1 ms
-    assert found["a"].seconds == (pytest.approx(0.001 / 5),)
+    assert found["a"].seconds == (0.001 / 5,)
 
 
 @pytest.mark.parametrize(("operations", "moved", "seconds"), [(2e12, 1e9, 2.0), (1e12, 5e9, 5.0)])
@@ -54,8 +54,8 @@ def test_the_roofline_is_the_longer_of_arithmetic_and_traffic(operations, moved,
 def test_the_roofline_of_bert_base_counts_its_85_million_weights_and_the_products_of_its_attention():
     best = Peaks({"int8": 1e12, "float32": 1e11}, 1e9, "")
     linears, attention = 2 * 128 * 84_934_656 / 1e12, 4 * 12 * 128 * 128 * 768 / 1e11
-    assert roofline(BertConfig(), 1, 128, best) == pytest.approx(linears + attention)
-    assert roofline(BertConfig(), 1, 1, best) == pytest.approx(84_934_656 / 4 / 1e9 + 4 * 12 * 768 / 1e11)  # the codes' bytes
+    assert roofline(BertConfig(), 1, 128, best) == linears + attention
+    assert roofline(BertConfig(), 1, 1, best) == 84_934_656 / 4 / 1e9 + 4 * 12 * 768 / 1e11  # the codes' bytes
 
 
 def test_a_cpu_is_measured_and_an_unknown_device_has_no_peaks():
@@ -145,7 +145,7 @@ def test_the_exported_model_is_timed_beside_the_int8_of_onnx_runtime():
     found = measure_encoder(lambda line: None, "", FULL_SIZE, sizes=((1, 8),), rounds=1)
     (row,) = found.rows
     assert row["exported 1 bit"] > 0
-    assert row["exported x ONNX Runtime int8"] == pytest.approx(row["ONNX Runtime int8"] / row["exported 1 bit"])
+    assert row["exported x ONNX Runtime int8"] == row["ONNX Runtime int8"] / row["exported 1 bit"]
     assert set(row) == set(found.columns)
 
 
@@ -161,7 +161,7 @@ def test_the_model_given_to_onnx_runtime_computes_ours(rng, activation):
     types, mask = (ids % 2).astype(np.int32), (np.arange(9) < np.array([[9], [5], [1]])).astype(np.int32)
     ours = apply(config, params(config), *map(jnp.asarray, (ids, types, mask))).logits
     theirs = session(onnx_model(config, jax.tree.map(np.asarray, params(config))))(ids, types, mask)
-    np.testing.assert_allclose(theirs, ours, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(theirs, ours, rtol=0, atol=5e-6)
 
 
 @pytest.mark.slow
