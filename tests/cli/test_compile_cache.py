@@ -26,7 +26,7 @@ def test_a_second_run_in_a_new_work_directory_compiles_nothing(tmp_path):
         subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
         kept.append({path.name for path in (tmp_path / "cache").rglob("compiled/*") if not path.name.endswith("-atime")})
     assert len(kept[0]) >= 2  # a training step and an evaluation
-    # What compiles in less than a tenth of a second is not kept; on a busy machine such a program may take longer the second time.
+    # What compiles in less than a tenth of a second is not kept; on a busy machine it may take longer the second time.
     assert {name for name in kept[1] - kept[0] if name.startswith(("jit_step", "jit_teach"))} == set()
     assert kept[0] <= kept[1]
     assert os.path.exists(tmp_path / "second" / "results.json")
