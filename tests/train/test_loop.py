@@ -362,6 +362,20 @@ def test_a_run_killed_in_the_middle_of_a_schedule_ends_where_an_uninterrupted_on
     assert len(finished) == 6
 
 
+def test_a_run_with_frozen_embeddings_keeps_them_and_goes_on_after_a_kill_to_the_same_bits(tmp_path, monkeypatch):
+    changes = {"optimizer": OptimizerSpec(5e-3, 9, 2), "eval_every": 3, "upkeep": Upkeep(save_minutes=0, log_every=2)}
+    changes |= {"objective": Objective(SHAPE, None, None, layer_map((), 1), DistillSpec(), freeze=0), **one_shape()}
+    compiled = {}
+    expected = train(a_run(tmp_path / "whole", **changes), start(), None, compiled)
+    with monkeypatch.context() as patch:
+        kill_before_the_third_evaluation(patch, survived=1)
+        with pytest.raises(KilledError):
+            train(a_run(tmp_path / "killed", **changes), start(), None, compiled)
+    result = train(a_run(tmp_path / "killed", **changes), start(), None, compiled)
+    jax.tree.map(np.testing.assert_array_equal, result.params, expected.params)
+    jax.tree.map(np.testing.assert_array_equal, result.params["embeddings"], start()["embeddings"])
+
+
 def test_a_narrow_student_learns_its_teachers_hidden_states_through_a_projection_that_stays_behind(tmp_path):
     student = dataclasses.replace(toy.shape(1), hidden_size=16, intermediate_size=24)
     objective = Objective(student, None, toy.shape(1), layer_map((), 1), DistillSpec(logit=0.0, attention=0.0))

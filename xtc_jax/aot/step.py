@@ -25,6 +25,7 @@ from xtc_jax.train import (
     Objective,
     OptimizerSpec,
     TrainState,
+    freezing,
     init_state,
     make_optimizer,
     make_taught_step,
@@ -109,7 +110,8 @@ def trace_step(recipe: Recipe, shapes: Mapping[str, BertConfig], slice_: Slice, 
     objective = replace(plan.objective, arithmetic=_arithmetic(recipe.config["arithmetic"], slice_))
     if objective.rules is not None:
         objective = replace(objective, rules=objective.rules.at(max(objective.rules.changes, default=0)))
-    optimizer = make_optimizer(OptimizerSpec(plan.stage.learning_rate, 0, 0, plan.stage.weight_decay, plan.stage.clip))
+    spec = OptimizerSpec(plan.stage.learning_rate, 0, 0, plan.stage.weight_decay, plan.stage.clip)
+    optimizer = freezing(make_optimizer(spec), objective.freeze)
 
     def begin(key: jax.Array) -> TrainState:
         params = trainable(objective, _origin(plan, shapes, key), key)

@@ -71,6 +71,7 @@ class StagePlan:
             "float",
             self.stage.accumulate,
             self.fingerprint.get("teacher_cache_dtype", "float32"),
+            self.stage.freeze,
         )
 
 
@@ -142,6 +143,8 @@ def shape_stages(
         except UserError as error:
             raise UserError(f"config.{stage.name}.{error}") from None
         config = replace(origin, num_hidden_layers=len(layers.teacher_layers))
+        if stage.freeze > config.num_hidden_layers:
+            raise UserError(f"config.{stage.name}.freeze={stage.freeze}: the model has {config.num_hidden_layers} layers")
         if stage.dropout >= 0:
             rate = stage.dropout
             config = replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)

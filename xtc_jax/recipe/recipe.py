@@ -31,8 +31,8 @@ _PARSED = (
 
 _UNFELT = ("accumulate", "share", "most_epochs")
 """Keys that do not change a stage's result, or only through its number of steps."""
-_NEWER = ("vocabulary", "patience")
-"""Keys that are left out of a fingerprint where they have no value: work directories of before they existed can go on."""
+_NEWER = {"vocabulary": 0, "vocabulary_min_count": 0, "vocabulary_corpus": "", "patience": 0, "freeze": -1}
+"""Keys that are left out of a fingerprint where they have this value: work directories of before they existed can go on."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Stage:
     model: str
     teacher: str
     layers: str
+    freeze: int
     match: str
     vocabulary: int
     vocabulary_min_count: int
@@ -216,7 +217,7 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str
     values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": _rules(name, config)}
     if config.accumulate > 1 and values["rules"] is not None:
         _check_ranges(name, values["rules"])
-    kept = {key: value for key, value in raw.items() if key not in _UNFELT and (value or not key.startswith(_NEWER))}
+    kept = {key: value for key, value in raw.items() if key not in _UNFELT and not (key in _NEWER and value == _NEWER[key])}
     return Stage(name=name, raw=kept, **{**values, "result": config.result or name})
 
 

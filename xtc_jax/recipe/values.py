@@ -95,6 +95,7 @@ STAGE_VALUES = MappingProxyType(
         "model": _TEXT,
         "teacher": _TEXT,
         "layers": _TEXT,
+        "freeze": Value("whole", least=-1),
         "match": _TEXT,
         "vocabulary": _COUNT,
         "vocabulary_min_count": _COUNT,

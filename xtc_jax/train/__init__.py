@@ -1,6 +1,7 @@
 """The sharded train step and what surrounds it."""
 
 from xtc_jax.train.evaluate import evaluate, predict_logits
+from xtc_jax.train.frozen import freezing
 from xtc_jax.train.identity import data_digest
 from xtc_jax.train.loop import clear_checkpoints, train
 from xtc_jax.train.metrics import Screen, progress
@@ -40,6 +41,7 @@ __all__ = [
     "data_digest",
     "evaluate",
     "fit_steps",
+    "freezing",
     "init_state",
     "learning_rates",
     "make_eval_step",

@@ -22,10 +22,10 @@ from xtc_jax.train.evaluate import evaluate
 from xtc_jax.train.identity import run_identity, teacher_identity
 from xtc_jax.train.meter import Meter, split_of
 from xtc_jax.train.metrics import Record, metrics_writer, notice, progress
-from xtc_jax.train.optimizer import learning_rates, make_optimizer
+from xtc_jax.train.optimizer import learning_rates
 from xtc_jax.train.phases import Phases, watchdog
 from xtc_jax.train.profiling import profiler
-from xtc_jax.train.run import Compiled, Run, RunResult, eval_step_of, teacher_step_of, train_step_of
+from xtc_jax.train.run import Compiled, Run, RunResult, eval_step_of, optimizer_of, teacher_step_of, train_step_of
 from xtc_jax.train.state import TrainState, init_state
 from xtc_jax.train.step import student_params, trainable
 from xtc_jax.train.teacher import teaching
@@ -51,7 +51,7 @@ def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled |
     """
     mesh = make_mesh(run.mesh)
     check_batch(run.train_set.batch_size, mesh, run.objective.accumulate)
-    optimizer = make_optimizer(run.optimizer)
+    optimizer = optimizer_of(run)
     key = jax.random.key(run.seed)
     params = trainable(run.objective, params, jax.random.fold_in(key, run.optimizer.steps))
     state = put_sharded(init_state(params, optimizer, key), mesh)

@@ -32,6 +32,7 @@ class Objective:
         float sums, but for dropout, which draws other random numbers, and ranges of activations over a whole batch.
       teacher_dtype: bfloat16 rounds the teacher's hidden states and attention scores to it before they are compared; float32
         leaves them as they are computed.
+      freeze: lower layers that do not train, see :func:`xtc_jax.train.frozen.trained`; -1: all train.
     """
 
     student: BertConfig
@@ -44,6 +45,7 @@ class Objective:
     arithmetic: Arithmetic = "float"
     accumulate: int = 1
     teacher_dtype: Literal["float32", "bfloat16"] = "float32"
+    freeze: int = -1
 
     @property
     def projects(self) -> bool:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 
 from xtc_jax.data import Dataset, Task
 from xtc_jax.params import Params
+from xtc_jax.train.frozen import freezing
 from xtc_jax.train.metrics import Screen
 from xtc_jax.train.objective import Objective
 from xtc_jax.train.optimizer import OptimizerSpec, make_optimizer
@@ -98,6 +100,11 @@ Compiled = dict[tuple[Any, ...], Any]
 """Jitted steps by what determines them, kept by the caller: runs that differ in learning rate, length or data compile once."""
 
 
+def optimizer_of(run: Run) -> optax.GradientTransformationExtraArgs:
+    """What updates the parameters that train."""
+    return freezing(make_optimizer(run.optimizer), run.objective.freeze)
+
+
 def train_step_of(run: Run, step: int, mesh: jax.sharding.Mesh, compiled: Compiled) -> TrainStep:
     """The jitted step under the rules in force at ``step``."""
     rules = run.objective.rules
@@ -105,7 +112,7 @@ def train_step_of(run: Run, step: int, mesh: jax.sharding.Mesh, compiled: Compil
     optimizer = replace(run.optimizer, learning_rate=0.0, steps=0, warmup=0)  # the rate is an argument of the step
     key = (objective, optimizer, mesh)
     if key not in compiled:
-        compiled[key] = make_train_step(objective, make_optimizer(run.optimizer), mesh)
+        compiled[key] = make_train_step(objective, optimizer_of(run), mesh)
     return compiled[key]
 
 

@@ -14,6 +14,7 @@ from xtc_jax.devices import Arithmetic
 from xtc_jax.parallel import batch_sharding, gathered, replicated, shardings
 from xtc_jax.params import Params
 from xtc_jax.quantize import INPUT_RANGE, QuantRules, with_input_ranges
+from xtc_jax.train.frozen import held
 from xtc_jax.train.objective import DeviceBatch, Objective, compute_params, forward
 from xtc_jax.train.parts import in_parts
 from xtc_jax.train.state import TrainState
@@ -95,7 +96,8 @@ def losses_and_gradients(
         params: Params, part: tuple[DeviceBatch, Target | None], key: Array, numbers: Numbers | None
     ) -> tuple[Array, dict[str, Array]]:
         batch, target = part
-        terms = objective_terms(objective, gathered(params, mesh), target, batch, key, noise_key)
+        params = held(gathered(params, mesh), objective.freeze)
+        terms = objective_terms(objective, params, target, batch, key, noise_key)
         if numbers is not None:
             terms = {name: _with_numbers(term, numbers[name]) for name, term in terms.items()}
         losses = {name: term.value() for name, term in terms.items()}

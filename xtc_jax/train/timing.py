@@ -15,8 +15,7 @@ from xtc_jax.parallel import check_batch, local_rows, make_mesh, put_batch, put_
 from xtc_jax.params import Params
 from xtc_jax.train.evaluate import evaluate
 from xtc_jax.train.objective import DeviceBatch
-from xtc_jax.train.optimizer import make_optimizer
-from xtc_jax.train.run import Compiled, Run, eval_step_of, teacher_step_of, train_step_of
+from xtc_jax.train.run import Compiled, Run, eval_step_of, optimizer_of, teacher_step_of, train_step_of
 from xtc_jax.train.state import TrainState, init_state
 from xtc_jax.train.step import TrainStep, trainable
 from xtc_jax.train.teacher import Target
@@ -56,7 +55,7 @@ def time_steps(run: Run, params: Params, teacher: Params | None, compiled: Compi
     """
     mesh, data = make_mesh(run.mesh), run.train_set
     check_batch(data.batch_size, mesh, run.objective.accumulate)
-    ready, optimizer = trainable(run.objective, params, jax.random.key(0)), make_optimizer(run.optimizer)
+    ready, optimizer = trainable(run.objective, params, jax.random.key(0)), optimizer_of(run)
     state = put_sharded(init_state(ready, optimizer, jax.random.key(0)), mesh)
     step, rows = train_step_of(run, 0, mesh, compiled), local_rows(data.batch_size, mesh)
     teach = None if teacher is None else functools.partial(teacher_step_of(run, mesh, compiled), put_sharded(teacher, mesh))
