@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import Literal
 
 MIB = 2**20
-Arithmetic = Literal["int8", "float"]
-"""In what small integers are multiplied."""
+Arithmetic = Literal["int8", "float", "native"]
+"""In what small integers are multiplied; ``native``: int8, those of 1 and 2 bits by ``native_cpu`` instead of XLA."""
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,33 @@ def check(rng, bits, m, k, n, isa, threads=0):
 @native
 @isas
 @pytest.mark.parametrize("bits", LEVELS)
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (0, 5, 4), (3, 0, 7), (5, 384, 130), (98, 37, 65), (100, 515, 129)])
+def test_a_weight_that_is_not_packed_yet_gives_the_same_sums(rng, bits, m, k, n, isa):
+    values = rng.choice([-1, 1] if bits == 1 else [-1, 0, 1, 2], size=(n, k)).astype(np.int8)
+    x = rng.integers(-128, 128, (m, k)).astype(np.int8)
+    found = jax.jit(cpu.fresh_matmul, static_argnums=(2, 3))(x, values, bits, isa)
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, x.astype(int) @ values.T.astype(int))
+
+
+@native
+def test_a_weight_that_is_not_packed_yet_must_have_1_or_2_bits_and_sums_that_fit():
+    x = jnp.ones((2, 3), jnp.int8)
+    with pytest.raises(ValueError, match="4 bits and K = 3: there is a product of 1 or 2 bits and K below 131072"):
+        cpu.fresh_matmul(x, jnp.ones((4, 3), jnp.int8), 4)
+    with pytest.raises(ValueError, match="1 bits and K = 131072"):
+        cpu.fresh_matmul(jnp.ones((1, 2**17), jnp.int8), jnp.ones((1, 2**17), jnp.int8), 1)
+
+
+@native
+def test_batches_of_any_rank_are_multiplied():
+    x, w = jnp.ones((2, 3, 5), jnp.int8), jnp.ones((4, 5), jnp.int8)
+    np.testing.assert_array_equal(cpu.fresh_matmul(x, w, 1), np.full((2, 3, 4), 5))
+
+
+@native
+@isas
+@pytest.mark.parametrize("bits", LEVELS)
 @pytest.mark.parametrize(("m", "k", "n"), [
     (1, 1, 1), (0, 5, 4), (3, 0, 7), (13, 130, 300),
     (5, 384, 130), (100, 515, 129), (7, 1001, 200), (12, 768, 128), (98, 37, 65),

@@ -140,7 +140,7 @@ def _find(plans: list[StagePlan], name: str) -> StagePlan:
 
 
 def _arithmetic(asked: str, slice_: Slice) -> Arithmetic:
-    if asked != "auto":
+    if asked in ("int8", "float"):
         return "int8" if asked == "int8" else "float"
     platform = "gpu" if slice_.platform == "cuda" else slice_.platform
     return fastest_arithmetic(platform, slice_.kind, slice_.capability)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from xtc_jax.kernels import ACTIVATIONS, PackedTensor, packed_matmul
+from xtc_jax.kernels import ACTIVATIONS, PackedTensor, native_product, packed_matmul
 from xtc_jax.quantize import (
     INPUT_RANGE,
     ActivationSpec,
@@ -54,7 +54,7 @@ def _product(x: Array, weight: Weight, input_range: Array | None) -> Array:
         still = None if input_range is None else jax.lax.stop_gradient(input_range)
         return _product(x, weight["first"], input_range) + _product(x, weight["second"], still)
     if isinstance(weight, FakeQuantized):
-        return weight.linear(x, input_range)
+        return weight.linear(x, input_range, native_product(weight.bits) if weight.arithmetic == "native" else None)
     if sums_integers(weight):
         return _integer_product(x, weight, input_range)
     if isinstance(weight, PackedTensor):

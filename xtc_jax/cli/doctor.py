@@ -71,7 +71,8 @@ def _kernels(device_kind: str) -> dict[str, str]:
         found[f"{bits}-bit weights"] = f"{choice.backend}: {choice.why}"
     native = cpu.library()
     found["native_cpu"] = native if isinstance(native, str) else f"built; runs with {cpu.instruction_set()}"
-    return {**found, "training": f"quantized products in {choose_arithmetic('auto')}"}
+    arithmetic = choose_arithmetic("auto")
+    return {**found, "training": f"quantized products in {'int8, by native_cpu' if arithmetic == 'native' else arithmetic}"}
 
 
 def _extras() -> dict[str, str]:

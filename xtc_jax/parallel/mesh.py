@@ -16,6 +16,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from xtc_jax.devices import Arithmetic, fastest_arithmetic
 from xtc_jax.errors import UserError
+from xtc_jax.kernels import native_is_built, native_is_fast
 
 AXES = ("data", "fsdp", "tensor")
 _BATCH = PartitionSpec(("data", "fsdp"))
@@ -84,11 +85,23 @@ def check_batch(batch_size: int, mesh: jax.sharding.Mesh, accumulate: int = 1) -
 
 
 def choose_arithmetic(asked: str) -> Arithmetic:
-    """``asked``; for ``auto``, what is fastest on the devices of this process, see :func:`fastest_arithmetic`."""
-    if asked != "auto":
-        return "int8" if asked == "int8" else "float"
-    device = jax.local_devices()[0]
-    return fastest_arithmetic(device.platform, device.device_kind, getattr(device, "compute_capability", ""))
+    """``asked``; for ``auto``, what is fastest here: on a single CPU the native library, where it is built, else see
+    :func:`fastest_arithmetic`. (XLA does not divide a call of the library among devices.)
+
+    Raises:
+      UserError: ``native``, and it cannot be.
+    """
+    device, alone = jax.local_devices()[0], jax.device_count() == 1
+    if asked == "auto":
+        if alone and device.platform == "cpu" and native_is_fast():
+            return "native"
+        return fastest_arithmetic(device.platform, device.device_kind, getattr(device, "compute_capability", ""))
+    if asked == "native" and not (alone and device.platform == "cpu" and native_is_built()):
+        raise UserError(
+            "config.arithmetic='native' needs a single CPU device and the native library (xtc doctor says what is missing); "
+            "use auto"
+        )
+    return "native" if asked == "native" else "int8" if asked == "int8" else "float"
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:

@@ -16,7 +16,7 @@ from xtc_jax.quantize.activations import ActivationSpec, quantize_activations
 from xtc_jax.quantize.binary import binary_levels
 from xtc_jax.quantize.groups import Levels, dequantize, group_count, pass_gradient, straight_through
 from xtc_jax.quantize.integer import asymmetric_levels, symmetric_levels
-from xtc_jax.quantize.matmul import matmul, quantized_matmul
+from xtc_jax.quantize.matmul import IntegerProduct, matmul, quantized_matmul
 from xtc_jax.quantize.rules import QuantRules
 from xtc_jax.quantize.spec import WeightSpec
 from xtc_jax.quantize.ternary import CLIP, clip_gate, ternary_levels
@@ -28,7 +28,7 @@ INPUT_RANGE = "input_range"
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["value", "codes", "scale"],
-    meta_fields=["activation", "training", "arithmetic"],
+    meta_fields=["activation", "training", "arithmetic", "bits"],
 )
 @dataclass(frozen=True, eq=False)
 class FakeQuantized:
@@ -42,6 +42,7 @@ class FakeQuantized:
       activation: how the Linear's input is quantized.
       training: moves static ranges.
       arithmetic: in what the integers are multiplied.
+      bits: of the weight.
     """
 
     value: Array
@@ -50,12 +51,21 @@ class FakeQuantized:
     activation: ActivationSpec = field(metadata={"static": True})
     training: bool = field(metadata={"static": True})
     arithmetic: Arithmetic = field(default="float", metadata={"static": True})
+    bits: int = field(default=8, metadata={"static": True})
 
-    def linear(self, x: Float[Array, "*batch k"], input_range: Float[Array, "2"] | None = None) -> Float[Array, "*batch n"]:
-        """The quantized ``x`` times this weight, float32; exact where there are codes."""
+    def linear(
+        self,
+        x: Float[Array, "*batch k"],
+        input_range: Float[Array, "2"] | None = None,
+        product: IntegerProduct | None = None,
+    ) -> Float[Array, "*batch n"]:
+        """The quantized ``x`` times this weight, float32; exact where there are codes.
+
+        ``product`` multiplies int8 codes, where that is not XLA.
+        """
         if self.codes is not None:
             return quantized_matmul(
-                x, self.value, self.codes, self.scale, input_range, self.activation, self.training, self.arithmetic
+                x, self.value, self.codes, self.scale, input_range, self.activation, self.training, self.arithmetic, product
             )
         quantized = quantize_activations(x, self.activation, input_range, self.training)
         return matmul(quantized, self.value)
@@ -179,7 +189,7 @@ def fake_quantize(
             return value
         whole = levels.zero is None and spec.activation.symmetric and levels.scale.shape[0] in (1, w.shape[0])
         codes, scale = (levels.codes, levels.scale) if whole else (None, None)
-        return FakeQuantized(value, codes, scale, spec.activation, training, arithmetic)
+        return FakeQuantized(value, codes, scale, spec.activation, training, arithmetic, spec.bits)
 
     return jax.tree_util.tree_map_with_path(leaf, params)
 

@@ -10,10 +10,11 @@ integer up to 256.
 
 import functools
 import re
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int8, Int32
 
 from xtc_jax.devices import Arithmetic
 from xtc_jax.quantize.activations import ActivationSpec, activation_levels, range_cotangent, used_range
@@ -59,10 +60,12 @@ def matmul(x: Float[Array, "*batch k"], weight: Float[Array, "n k"]) -> Float[Ar
     return einsum(f"{batch}k,nk->{batch}n", x, weight)
 
 
+IntegerProduct = Callable[[Int8[Array, "*batch k"], Int8[Array, "n k"]], Int32[Array, "*batch n"]]
+"""``(a, b) -> a @ b.T`` of small integers."""
 Residual = tuple[Array, Array, Array, Array | None, Array | None]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
 def quantized_matmul(
     x: Float[Array, "*batch k"],
     value: Float[Array, "n k"],
@@ -72,6 +75,7 @@ def quantized_matmul(
     spec: ActivationSpec,
     training: bool = False,
     arithmetic: Arithmetic = "float",
+    product: IntegerProduct | None = None,
 ) -> Float[Array, "*batch n"]:
     """Quantize ``x`` and multiply by the quantized weight.
 
@@ -83,13 +87,14 @@ def quantized_matmul(
       input_range: the running range of ``x``, where it is static.
       spec: how ``x`` is quantized, symmetric.
       training: see ``quantize_activations``.
-      arithmetic: what multiplies the integers: ``int8``, or ``float``, the dtype of ``x``.
+      arithmetic: in what the integers are multiplied: int8, or, as ``float``, the dtype of ``x``.
+      product: multiplies int8, where that is not XLA.
 
     Returns:
       ``x_q @ value.T``, float32. Gradients are straight-through: ``dx = g @ value``, ``dvalue = g^T @ x_q``; ``codes`` and
       ``scale`` are constants; that of ``input_range`` is its new value.
     """
-    return _forward(x, value, codes, scale, input_range, spec, training, arithmetic)[0]
+    return _forward(x, value, codes, scale, input_range, spec, training, arithmetic, product)[0]
 
 
 def _forward(
@@ -101,19 +106,26 @@ def _forward(
     spec: ActivationSpec,
     training: bool,
     arithmetic: Arithmetic,
+    product: IntegerProduct | None,
 ) -> tuple[Array, Residual]:
     moved = used_range(x, spec, input_range, training)
     levels, token_scale, _ = activation_levels(x, spec, moved)
     # Residuals: integers of one byte instead of four, and the weight in the dtype of x, which the backward pass reads off it.
-    levels = levels.astype(jnp.int8 if arithmetic == "int8" else x.dtype)
-    integers = _dot(levels, codes.astype(levels.dtype), (x.ndim - 1,), (1,))
+    levels = levels.astype(x.dtype if arithmetic == "float" else jnp.int8)
+    codes = codes.astype(levels.dtype)
+    integers = product(levels, codes).astype(jnp.float32) if product else _dot(levels, codes, (x.ndim - 1,), (1,))
     return integers * (token_scale * scale), (levels, token_scale, value.astype(x.dtype), moved, input_range)
 
 
 def _backward(
-    spec: ActivationSpec, training: bool, arithmetic: Arithmetic, residual: Residual, g: Array
+    spec: ActivationSpec,
+    training: bool,
+    arithmetic: Arithmetic,
+    product: IntegerProduct | None,
+    residual: Residual,
+    g: Array,
 ) -> tuple[Array, Array, None, None, Array | None]:
-    del spec, arithmetic
+    del spec, arithmetic, product
     levels, token_scale, value, moved, input_range = residual
     dtype = value.dtype
     batch = tuple(range(g.ndim - 1))

@@ -58,7 +58,7 @@ CONFIG_VALUES = MappingProxyType(
         "minutes": _SHARE,
         "baselines": _FLAG,
         "compute_dtype": Value("text", words=("float32", "bfloat16")),
-        "arithmetic": Value("text", words=("auto", "int8", "float")),
+        "arithmetic": Value("text", words=("auto", "int8", "float", "native")),
         "teacher_cache": _TEXT,
         "teacher_cache_dtype": Value("text", words=("float32", "bfloat16")),
         "mesh": Value("whole", least=-1, many=True),

@@ -5,6 +5,7 @@ from then on what multiplies it. So the choice is made outside of ``jit``, needs
 through ``vmap``, ``shard_map``, ahead-of-time compilation and ``jax.export``.
 """
 
+import functools
 import importlib
 import math
 from collections.abc import Callable, Mapping
@@ -205,3 +206,9 @@ def _check_operands(x: Array, weights: PackedTensor, x_scale: Array | None, bias
     if (x.dtype == jnp.int8) == (x_scale is None) or not (x.dtype == jnp.int8 or jnp.issubdtype(x.dtype, jnp.floating)):
         given = "without" if x_scale is None else "with"
         raise TypeError(f"x is {x.dtype} {given} x_scale; it is a float without one, or int8 with one")
+
+
+@functools.cache
+def native_product(bits: int) -> Callable[[Array, Array], Array] | None:
+    """:func:`xtc_jax.kernels.packed_matmul.cpu.fresh_matmul` at so many bits; None where it has no such product."""
+    return functools.partial(cpu.fresh_matmul, bits=bits) if bits <= 2 else None

@@ -2,11 +2,13 @@
 
 One call quantizes tokens, sums integers, and finishes with the scales, the bias and the activation in the order and with the
 roundings of ``reference.py`` as XLA:CPU compiles it. The sources and the layout are in ``native/``; ``cpu_encoder.py`` has all
-layers of a BERT in one call. Inference alone: a call has no derivative, and ``vmap`` makes one call after the other of it.
+layers of a BERT in one call. A call has no derivative, and ``vmap`` makes one call after the other of it; :func:`fresh_matmul`
+is for training, where the caller has the derivative and the weight is another in every step.
 """
 
 import ctypes
 import functools
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int8, UInt8
+from jaxtyping import Array, Float, Int8, Int32, UInt8
 
 from xtc_jax.errors import UserError
 from xtc_jax.kernels.layout import STORED_LAYOUTS, unpack_base3, unpack_codes
@@ -34,7 +36,7 @@ LOOK_UP = ISAS[-1]
 """Looks up sums of 1-bit weights, laid out as :data:`WORDS` for it alone, and multiplies those of 2 bits as the one before."""
 VARIABLE = "XTC_CPU_ISA"
 _LANES, _WORD, _LARGEST_K = 16, 16, 2**17
-_TARGETS = {f"xtc_native_{name}": f"xtc_{name}" for name in ("floats", "integers", "linear", "encoder")}
+_TARGETS = {f"xtc_native_{name}": f"xtc_{name}" for name in ("floats", "integers", "fresh", "linear", "encoder")}
 FUSED_ACTIVATIONS = ("", "gelu", "relu")
 """Those that the library computes, by their number in it; after others it leaves to XLA."""
 
@@ -227,3 +229,38 @@ def _linear(x: Array, weights: PackedTensor, bias: Array | None, options: dict[s
     added = jnp.zeros(0, jnp.float32) if bias is None else bias.astype(jnp.float32)
     call = jax.ffi.ffi_call("xtc_native_linear", results, vmap_method="sequential")
     return call(x, weights.codes, weights.scale.astype(jnp.float32), added, **options)[0]
+
+
+def fresh_matmul(x: Int8[Array, "*batch k"], weight: Int8[Array, "n k"], bits: int, isa: str = "") -> Int32[Array, "*batch n"]:
+    """``sum_k x[..., k] * weight[n, k]`` in int32, exact; the weight is packed in the call, which takes a few per cent of it.
+
+    Args:
+      x: tokens.
+      weight: -1 and 1 (1 bit), or -1 to 2 (2 bits); other values give other sums than their own.
+      bits: 1 or 2.
+      isa: one of :data:`ISAS`; the best, or that of ``XTC_CPU_ISA``, where there is none. Changes no bit of the result.
+
+    Raises:
+      ValueError: other bits, or a K of 2^17 or more.
+      NotImplementedError: no library.
+    """
+    n, k = weight.shape
+    if bits not in (1, 2) or k >= _LARGEST_K:
+        raise ValueError(f"{bits} bits and K = {k}: there is a product of 1 or 2 bits and K below {_LARGEST_K}")
+    best = instruction_set()  # before the call: it registers the library
+    chosen = isa or best
+    chosen = ISAS[ISAS.index(LOOK_UP) - 1] if chosen == LOOK_UP and bits > 1 else chosen
+    rows = x.reshape(math.prod(x.shape[:-1]), k)
+    call = jax.ffi.ffi_call("xtc_native_fresh", jax.ShapeDtypeStruct((rows.shape[0], n), jnp.int32), vmap_method="sequential")
+    sums = call(rows, weight, bits=np.int64(bits), isa=np.int64(ISAS.index(chosen)), threads=np.int64(0))
+    return sums.reshape(*x.shape[:-1], n)
+
+
+def is_built() -> bool:
+    """Whether there is a library that can be called."""
+    return not isinstance(library(), str)
+
+
+def is_fast() -> bool:
+    """Whether there is one, with instructions of this processor that make it faster than XLA."""
+    return is_built() and instruction_set() != ISAS[0]

@@ -83,9 +83,14 @@ bool one_product() {
     }
   auto sums = block<std::int32_t>(finished ? 0 : m * n);
   auto out = block<float>(finished ? m * n : 0), scale = block<float>(given ? 0 : m);
-  const xtc::Call call{given ? nullptr : floats.get(), given ? tokens.get() : nullptr, m, isa,
-                       given ? nullptr : scale.get(), matrix.weight, xtc::kRelu, finished ? nullptr : sums.get(),
-                       finished ? out.get() : nullptr};
+  xtc::Call call{given ? nullptr : floats.get(), given ? tokens.get() : nullptr, m, isa,
+                 given ? nullptr : scale.get(), matrix.weight, xtc::kRelu, finished ? nullptr : sums.get(),
+                 finished ? out.get() : nullptr, {}};
+  auto values = block<std::int8_t>(n * k);
+  if (below(2)) {
+    for (std::size_t i = 0; i < n * k; ++i) values[i] = static_cast<std::int8_t>(matrix.values[i]);
+    call.weight.codes = nullptr, call.fresh = {values.get(), isa == xtc::kAvx512Lut && matrix.weight.bits == 1};
+  }
   {
     Helpers helpers;
     xtc::multiply(call, 1 + below(3), [&](auto task) { helpers(std::move(task)); });

@@ -44,8 +44,26 @@ ffi::Error integers(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> x, Codes codes, f
   if (rows.size() != 2 || result.size() != 2 || rows[0] != result[0]) return wrong("x (m, k) and sums (m, n)");
   const xtc::Weight weight{codes.typed_data(), nullptr, 1, nullptr, static_cast<std::size_t>(result[1]), 0,
                            static_cast<int>(bits)};
-  const xtc::Call call{nullptr, x.typed_data(), 0, xtc::kPortable, nullptr, weight, xtc::kNone, out->typed_data(), nullptr};
+  const xtc::Call call{nullptr, x.typed_data(), 0, xtc::kPortable, nullptr, weight, xtc::kNone, out->typed_data(), nullptr, {}};
   return multiply(call, rows, codes.dimensions(), isa, threads, pool);
+}
+
+// int8 tokens (m, k) and a weight (n, k) in int8, which is packed here: int32 sums (m, n).
+ffi::Error fresh(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> x, ffi::Buffer<ffi::S8> values, ffi::ResultBuffer<ffi::S32> out,
+                 int64_t bits, int64_t isa, int64_t threads) {
+  const Dimensions rows = x.dimensions(), shape = values.dimensions(), result = out->dimensions();
+  if (rows.size() != 2 || shape.size() != 2 || result.size() != 2 || rows[0] != result[0] || shape[0] != result[1] ||
+      rows[1] != shape[1])
+    return wrong("x (m, k), weight (n, k) and sums (m, n)");
+  if (bits != 1 && bits != 2) return wrong("bits must be 1 or 2");
+  if (shape[1] >= (1 << 17)) return wrong("K must be below 2^17");
+  if (isa < 0 || isa > xtc::best_isa()) return wrong("this processor lacks the instruction set asked for");
+  const xtc::Weight weight{nullptr, nullptr, 1, nullptr, static_cast<std::size_t>(shape[0]), static_cast<std::size_t>(shape[1]),
+                           static_cast<int>(bits)};
+  const xtc::Call call{nullptr, x.typed_data(), static_cast<std::size_t>(rows[0]), static_cast<xtc::Isa>(isa), nullptr, weight,
+                       xtc::kNone, out->typed_data(), nullptr, {values.typed_data(), isa == xtc::kAvx512Lut && bits == 1}};
+  xtc::multiply(call, threads_of(threads, pool), [&](auto task) { pool.Schedule(std::move(task)); });
+  return ffi::Error::Success();
 }
 
 // Float tokens (m, k): int32 sums (m, n) and scales (m, 1).
@@ -57,7 +75,7 @@ ffi::Error floats(ffi::ThreadPool pool, Floats x, Codes codes, ffi::ResultBuffer
   const xtc::Weight weight{codes.typed_data(), nullptr, 1, nullptr, static_cast<std::size_t>(result[1]), 0,
                            static_cast<int>(bits)};
   const xtc::Call call{x.typed_data(), nullptr, 0, xtc::kPortable, scale->typed_data(), weight, xtc::kNone, out->typed_data(),
-                       nullptr};
+                       nullptr, {}};
   return multiply(call, rows, codes.dimensions(), isa, threads, pool);
 }
 
@@ -73,7 +91,7 @@ ffi::Error linear(ffi::ThreadPool pool, Floats x, Codes codes, Floats weight_sca
   const xtc::Weight weight{codes.typed_data(), weight_scale.typed_data(), weight_scale.element_count(),
                            bias.element_count() ? bias.typed_data() : nullptr, n, 0, static_cast<int>(bits)};
   const xtc::Call call{x.typed_data(), nullptr, 0, xtc::kPortable, scale->typed_data(), weight,
-                       static_cast<xtc::Activation>(activation), nullptr, out->typed_data()};
+                       static_cast<xtc::Activation>(activation), nullptr, out->typed_data(), {}};
   return multiply(call, rows, codes.dimensions(), isa, threads, pool);
 }
 
@@ -176,6 +194,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(xtc_integers, integers,
                                   .Ctx<ffi::ThreadPool>()
                                   .Arg<ffi::Buffer<ffi::S8>>()
                                   .Arg<Codes>()
+                                  .Ret<ffi::Buffer<ffi::S32>>()
+                                  .Attr<int64_t>("bits")
+                                  .Attr<int64_t>("isa")
+                                  .Attr<int64_t>("threads"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(xtc_fresh, fresh,
+                              ffi::Ffi::Bind()
+                                  .Ctx<ffi::ThreadPool>()
+                                  .Arg<ffi::Buffer<ffi::S8>>()
+                                  .Arg<ffi::Buffer<ffi::S8>>()
                                   .Ret<ffi::Buffer<ffi::S32>>()
                                   .Attr<int64_t>("bits")
                                   .Attr<int64_t>("isa")

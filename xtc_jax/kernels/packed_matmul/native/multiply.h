@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "packed.h"
+#include "fresh.h"
 #include "schedule.h"
 
 namespace xtc {
@@ -88,6 +88,7 @@ struct Call {
   Activation activation;
   std::int32_t* sums;  // (m, n), or null
   float* out;          // (m, n), or null
+  Fresh fresh;         // the weight, where it has no codes yet
 };
 
 template <typename Schedule>
@@ -97,18 +98,23 @@ void multiply(const Call& call, std::size_t threads, Schedule schedule) {
   std::unique_ptr<std::int8_t[]> codes(new std::int8_t[call.m * width + 1]);
   std::unique_ptr<std::int32_t[]> sums(new std::int32_t[call.m]);
   const Tokens tokens{codes.get(), sums.get(), call.scale, width};
-  const Problem problem{tokens, call.weight, call.activation, call.sums, call.out};
+  Weight weight = call.weight;
+  const std::size_t groups = call.fresh.values ? weight.groups() : 0;  // to be packed
+  const Scratch packed(1, groups * packed_steps(weight, call.fresh.words) * kStep);
+  if (call.fresh.values) weight.codes = packed.of(0);
+  const Problem problem{tokens, weight, call.activation, call.sums, call.out};
   const Kernels& isa = kernels(call.isa);
-  const Division division(call.weight, call.m, threads, isa);
+  const Division division(weight, call.m, threads, isa);
   const Scratch scratch(threads, isa.scratch(k));
-  auto steps = std::make_shared<Steps>(std::vector<std::size_t>{row_units(call.m), division.units()});
+  auto steps = std::make_shared<Steps>(std::vector<std::size_t>{groups + row_units(call.m), division.units()});
   steps->work = [&](std::size_t step, std::size_t unit, std::size_t worker) {
     if (step) {
       const Part part = division.part(unit);
       isa.prepare(tokens, part.first_row, part.last_row, scratch.of(worker));
       return isa.product(problem, part, scratch.of(worker));
     }
-    rows_of(unit, call.m, [&](std::size_t row) {
+    if (unit < groups) return pack_group(call.fresh, weight, unit, packed.of(0));
+    rows_of(unit - groups, call.m, [&](std::size_t row) {
       call.floats ? isa.quantize_row(call.floats + row * k, k, tokens, row) : copy_row(call.codes + row * k, k, tokens, row);
     });
   };
