@@ -22,23 +22,23 @@ def get_config(arg: str = "") -> ConfigDict:
         config.data.text = ("sentence",)
         config.data.labels = ("negative", "positive")
     config.data.max_length = 48
-    config.data.buckets = (24, 32, 48)
+    config.data.buckets = (16, 24, 32, 40, 48)
     config.stages = ("teacher", "reduce", "quantize")
 
     def steps(count: int) -> dict[str, int]:
         total = round(count * options.scale)
         return {"steps": total, "warmup_steps": total // 10, "eval_every": -(-total // 4)}
 
-    shared = {"batch_size": 32, "dropout": 0.0}
-    config.teacher = stage_config(learning_rate=2e-4, **steps(400), **shared)
+    shared = {"batch_size": 16, "dropout": 0.0}
+    config.teacher = stage_config(learning_rate=1e-4, **steps(700), **shared)
     distilled = {"teacher": "teacher", **shared}
     config.reduce = stage_config(
         result="reduced",
         init="teacher",
         layers=(2, 5),
         vocabulary=options.pieces,
-        learning_rate=3e-4,
-        **steps(800),
+        learning_rate=2e-4,
+        **steps(1000),
         **distilled,
     )
     config.quantize = stage_config(
@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
         rules="paper-50x",
         granularity="row",
         learning_rate=1e-3,
-        **steps(1500),
+        **steps(2500),
         **distilled,
     )
     return config

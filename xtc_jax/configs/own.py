@@ -26,7 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.stages = ("teacher", "reduce", "quantize")
     # A student is hardly ever better than its teacher: in the quick start the teacher has half of the time.
     # Small data is seen often: the teacher, which learns from labels, has dropout and ends before it learns them by heart.
-    shared = {"batch_size": 32, "patience": 5}
+    shared = {"batch_size": 16, "patience": 5}
     config.teacher = stage_config(share=40.0, most_epochs=8.0, learning_rate=1e-4, **shared)
     distilled = {"teacher": "teacher", "dropout": 0.0, **shared}
     config.reduce = stage_config(
