@@ -144,19 +144,21 @@ def test_where_linears_sum_integers_the_logits_are_equal_to_the_bit(small, name)
 
 OPTIMIZED = """
 import sys
-import jax, jax.numpy as jnp, numpy as np, toy
-from xtc_jax.bert import apply
+import jax.numpy as jnp, numpy as np, toy
 from xtc_jax.compress import pack, ready
-from xtc_jax.quantize import fake_quantize, named_rules
+from xtc_jax.parallel import make_mesh
+from xtc_jax.quantize import named_rules
+from xtc_jax.train import make_eval_step
 
-config = toy.shape(1)
+config, mesh = toy.shape(1), make_mesh()
 latent = toy.params(config, seed=3)
 rules = named_rules(sys.argv[1], int(sys.argv[2]))
 for rows in (1, 4):
-    ids = jnp.asarray(np.random.default_rng(0).integers(5, config.vocab_size, (rows, 16)), jnp.int32)
-    model = lambda params: apply(config, params, ids, jnp.zeros_like(ids), jnp.ones_like(ids)).logits
-    student = jax.jit(lambda params: model(fake_quantize(params, rules)))(latent)
-    print(float(jnp.max(jnp.abs(jax.jit(model)(ready(pack(latent, rules), backend="xla")) - student))))
+    ids = np.random.default_rng(0).integers(5, config.vocab_size, (rows, 16)).astype(np.int32)
+    batch = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": 0 * ids + 1}
+    student = make_eval_step(config, rules, mesh)(latent, batch)
+    packed = make_eval_step(config, None, mesh)(ready(pack(latent, rules), backend="xla"), batch)
+    print(float(jnp.max(jnp.abs(packed - student))))
 """
 """Largest differences of logits, compiled as evaluation is: with the quantization inside."""
 

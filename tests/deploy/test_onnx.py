@@ -2,12 +2,14 @@
 
 import functools
 
+import jax
 import numpy as np
 import packed_models
 import pytest
 import toy
 from tiers import sweep
 
+from xtc_jax.benchmark.device import environment
 from xtc_jax.deploy.onnx import onnx_model, saturating
 from xtc_jax.deploy.onnx_directory import export_onnx
 from xtc_jax.deploy.verify import compare, packed_logits, runtime_logits, runtime_session, sample_inputs
@@ -18,6 +20,13 @@ pytestmark = pytest.mark.onnx
 STANDARD = ("", "ai.onnx")
 MEDIAN, MAXIMUM = 3e-7, 1e-6
 """Of the differences of logits near 1 of small models, in which no activation rounds apart: 1.9e-8 and 7.8e-8 measured."""
+SATURATED = 2.4e-4, 2.5e-3
+"""The same where ONNX Runtime's sums of 8-bit weights overflow, on x86 without VNNI: 8.0e-5 and 8.4e-4 measured."""
+
+
+def limits(model):
+    """Of the median and of the largest difference, on this processor."""
+    return SATURATED if saturating(model) and environment(jax.devices()[0])["int8 instructions"] == "avx2" else (MEDIAN, MAXIMUM)
 
 
 @functools.cache
@@ -30,12 +39,13 @@ def exported(kind, layout=PLANES256):
 
 @pytest.mark.parametrize("kind", sweep(packed_models.MAKERS, fast=4))
 def test_every_kind_of_packed_model_has_the_same_logits_in_onnx_runtime(kind):
-    _, made, batches, ours = exported(kind)
+    model, made, batches, ours = exported(kind)
+    median, maximum = limits(model)
     for optimized in (False, True):
         found = compare(ours, runtime_logits(runtime_session(made.SerializeToString(), optimized), batches))
         assert found.rows == 17
-        assert found.median <= MEDIAN
-        assert found.maximum <= MAXIMUM
+        assert found.median <= median
+        assert found.maximum <= maximum
         assert found.other_labels == 0
 
 

@@ -46,18 +46,15 @@ def stage_config(**values: Any) -> ConfigDict:
     config.activation_start = 0  # step from which activations are quantized
     config.rules = "deepspeed"  # or "paper-50x"
     config.extra_rules = ()  # "REGEX=BITS[,OPTION...]", tried before `rules`; see parse_spec
-    config.loss = ConfigDict(  # weights and normalisations, see DistillSpec
-        {
-            "label": 0.0,
-            "logit": 1.0,
-            "attention": 1.0,
-            "hidden": 1.0,
-            "temperature": 1.0,
-            "logit_norm": "deepspeed",
-            "attention_norm": "valid",
-            "hidden_norm": "valid",
-        }
-    )
+    config.loss = ConfigDict()  # weights and normalisations, see DistillSpec
+    config.loss.label = 0.0
+    config.loss.logit = 1.0
+    config.loss.attention = 1.0
+    config.loss.hidden = 1.0
+    config.loss.temperature = 1.0
+    config.loss.logit_norm = "deepspeed"
+    config.loss.attention_norm = "valid"
+    config.loss.hidden_norm = "valid"
     config.augmented = False  # train on the augmented data, see config.augment
     config.epochs = 18.0  # 0, with steps=0, takes the model as it is: it is measured, not trained
     config.steps = 0  # if not 0, instead of `epochs`
@@ -74,8 +71,6 @@ def stage_config(**values: Any) -> ConfigDict:
     config.patience = 0  # evaluations in a row without a better one after which the stage ends; 0 runs all its steps
     config.share = 0.0  # of `minutes`: its steps are as many as fit, its learning_rate is that of a model 384 wide
     config.most_epochs = 0.0  # that its share may bring; 0 is no bound
-    if isinstance(values.get("layers"), tuple | list):
-        values["layers"] = ",".join(str(layer) for layer in values["layers"])
     return _updated(config, values, "stage_config")
 
 
@@ -137,6 +132,8 @@ def _updated(config: ConfigDict, values: dict[str, Any], where: str) -> ConfigDi
             unknown = [name for name in value if name not in config.loss]
             if unknown:
                 raise UserError(f"{where}: unknown loss {unknown[0]!r}; use one of {', '.join(config.loss)}")
+    if isinstance(values.get("layers"), tuple | list):
+        values = {**values, "layers": ",".join(str(layer) for layer in values["layers"])}
     config.update(values)
     return config
 

@@ -193,11 +193,12 @@ def make_eval_step(
     """``step(params, batch) -> logits``, jitted; gathers and quantizes first, as training does, and computes in float32.
 
     The integers of quantized Linears are multiplied in ``arithmetic``. Scales are those of whole weights along ``fsdp``: summed
-    shard by shard they would differ from the packed model's.
+    shard by shard they would differ from the packed model's. What is quantized is complete before it is read, as in a packed
+    model: merged with what reads it, sums are compiled in another order (seen on x86 with AVX2 alone).
     """
 
     def step(params: Params, batch: DeviceBatch) -> Array:
         quantized = compute_params(gathered(student_params(params), mesh), rules, arithmetic=arithmetic)
-        return forward(config, quantized, batch).logits
+        return forward(config, jax.lax.optimization_barrier(quantized), batch).logits
 
     return jax.jit(step, in_shardings=(None, batch_sharding(mesh)), out_shardings=replicated(mesh))
