@@ -8,8 +8,8 @@ _MULTIPLE = 8
 """Lengths are multiples of it: rows of whole vectors."""
 _WHOLE = 0.995
 """Share of the texts that are not cut."""
-_BUCKETS = 3
-"""Padded lengths: each is compiled once for every stage."""
+_BUCKETS = 5
+"""Padded lengths, each compiled for every stage. Five have 5 (CoLA) to 20 % (SST-2) fewer tokens than three."""
 
 
 def fitted_length(lengths: np.ndarray, most: int) -> int:
