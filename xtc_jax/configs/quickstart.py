@@ -18,7 +18,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.max_length = 48
     config.data.buckets = (24, 32, 48)
     config.stages = ("teacher", "quantize")
-    # The teacher sees an example 1.4 times, the student learns the teacher's answers and no labels: dropout would prevent nothing.
+    # The teacher sees an example 1.4 times, and the student learns no labels: there is nothing for dropout to prevent.
     # What was tried: benchmarks/README.md.
     shared = {"batch_size": 16, "dropout": 0.0}
     config.teacher = stage_config(steps=850, learning_rate=1e-4, warmup_steps=60, eval_every=425, **shared)
