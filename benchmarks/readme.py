@@ -19,7 +19,7 @@ from xtc_jax.cli.compress import show
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "benchmarks" / "results" / "quickstart.json"
-TEXTS = ("I laughed, I cried, and I would gladly watch it again", "a dull mess", "a joy from start to end")
+TEXTS = ("One of the best movies I have seen this year", "a dull mess", "a joy from start to end")
 
 
 def answers(packed: Path) -> dict[str, list[Any]]:

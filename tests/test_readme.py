@@ -50,7 +50,7 @@ def test_the_output_of_the_quick_start_is_what_the_command_prints_for_the_measur
 
 
 def test_the_predictions_are_those_recorded_of_the_measured_model():
-    text = "I laughed, I cried, and I would gladly watch it again"
+    text = "One of the best movies I have seen this year"
     label, value = MEASURED["answers"][text]
     assert blocks("text")[1] == f"{label}\t{value:.4f}\t{text}\n"
     texts = ["a dull mess", "a joy from start to end"]

@@ -58,9 +58,8 @@ def test_the_student_is_small_beats_a_bag_of_words_and_understands_plain_reviews
     recipe = make_recipe(read_config_file("quickstart", (f"--config.seed={seed}",)))
     packed = pipeline.run(recipe, tmp_path / "work", print)["packed"]
     assert packed["ratio"] >= 55
-    assert packed["metrics"]["accuracy"] >= 0.79  # TF-IDF with logistic regression has 0.782
+    assert packed["metrics"]["accuracy"] >= 0.81  # TF-IDF with logistic regression has 0.782
     model = xtc_jax.load(packed["path"])
     right = [model(text).label == label for texts, label in ((GOOD, "positive"), (BAD, "negative")) for text in texts]
     assert len(right) == 40
     assert sum(right) >= 38
-    assert model("I laughed, I cried, and I would gladly watch it again").label == "positive"

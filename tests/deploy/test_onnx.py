@@ -26,7 +26,9 @@ SATURATED = 2.4e-4, 2.5e-3
 
 def limits(model):
     """Of the median and of the largest difference, on this processor."""
-    return SATURATED if saturating(model) and environment(jax.devices()[0])["int8 instructions"] == "avx2" else (MEDIAN, MAXIMUM)
+    return (
+        SATURATED if saturating(model) and environment(jax.devices()[0])["int8 instructions"] == "avx2" else (MEDIAN, MAXIMUM)
+    )
 
 
 @functools.cache
