@@ -28,6 +28,7 @@ OURS, THEIRS = "xtc_jax.load", "ONNX Runtime"
 def in_onnx_runtime(directory: Path, exported: Path) -> Callable[[str], int]:
     """Text to class, the tokenizer included."""
     tokenizer, session = load_tokenizer(directory), runtime_session(exported / MODEL, True)
+    tokenizer.no_padding()
 
     def answer(text: str) -> int:
         encoded = tokenizer.encode(text)
