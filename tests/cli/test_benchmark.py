@@ -145,7 +145,7 @@ def test_the_exported_model_is_timed_beside_the_int8_of_onnx_runtime():
     found = measure_encoder(lambda line: None, "", FULL_SIZE, sizes=((1, 8),), rounds=1)
     (row,) = found.rows
     assert row["exported 1 bit"] > 0
-    assert row["exported x ONNX Runtime int8"] == row["ONNX Runtime int8"] / row["exported 1 bit"]
+    assert row["exported x ONNX Runtime int8"] == pytest.approx(row["ONNX Runtime int8"] / row["exported 1 bit"], rel=1e-12)
     assert set(row) == set(found.columns)
 
 
