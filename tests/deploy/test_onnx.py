@@ -2,14 +2,13 @@
 
 import functools
 
-import jax
 import numpy as np
 import packed_models
 import pytest
 import toy
+from processors import avx2_alone
 from tiers import sweep
 
-from xtc_jax.benchmark.device import environment
 from xtc_jax.deploy.onnx import onnx_model, saturating
 from xtc_jax.deploy.onnx_directory import export_onnx
 from xtc_jax.deploy.verify import compare, packed_logits, runtime_logits, runtime_session, sample_inputs
@@ -26,9 +25,7 @@ SATURATED = 2.4e-4, 2.5e-3
 
 def limits(model):
     """Of the median and of the largest difference, on this processor."""
-    return (
-        SATURATED if saturating(model) and environment(jax.devices()[0])["int8 instructions"] == "avx2" else (MEDIAN, MAXIMUM)
-    )
+    return SATURATED if saturating(model) and avx2_alone() else (MEDIAN, MAXIMUM)
 
 
 @functools.cache

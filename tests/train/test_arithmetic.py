@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from processors import avx2_alone
 
 from xtc_jax.bert import complete
 from xtc_jax.compress import DistillSpec, LayerMap
@@ -91,8 +92,8 @@ def test_the_native_library_gives_the_step_of_int8_to_the_bit(name):
 def test_losses_stay_together_over_50_steps():
     params, batch = toy.params(SHAPE), a_batch(SHAPE, 8, 12)
     int8, floats = (losses_over(SHAPE, params, each, batch, 50) for each in ARITHMETICS)
-    # Where a code lies beside a half, the last bit of a gradient turns it: by 2e-6 with AVX-512, by 9e-5 with AVX2 (measured).
-    np.testing.assert_allclose(int8, floats, rtol=1e-3)
+    # Where a code lies beside a half, the last bit of a gradient turns it: 9.1e-5 measured with AVX2 alone, times 2.5.
+    np.testing.assert_allclose(int8, floats, rtol=2.3e-4 if avx2_alone() else 4e-5)
     assert int8[-1] < int8[0]
 
 

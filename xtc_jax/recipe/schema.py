@@ -89,9 +89,7 @@ def base_config(**values: Any) -> ConfigDict:
     config.minutes = 0.0  # wall time of all, which stages with a `share` divide; what each gets is in budget.json
     config.baselines = True  # measure the majority class and a bag of words on the same data, for the report
     config.compute_dtype = "float32"  # or bfloat16: of activations and products; see xtc_jax.bert.apply
-    config.arithmetic = (
-        "auto"  # or int8, float, native: what multiplies the integers of quantized Linears, forward, in training
-    )
+    config.arithmetic = "auto"  # or int8, float, native: what multiplies integers of quantized Linears, forward, in training
     config.teacher_cache = "auto"  # or off, or a size such as 2GB: what a teacher said of an example is kept and read again
     config.teacher_cache_dtype = "float32"  # or bfloat16, half the size: its hidden states and attention scores are rounded
     config.mesh = (-1, 1, 1)  # devices along (data, fsdp, tensor); -1 takes those that are left; see xtc_jax/parallel/mesh.py

@@ -1,8 +1,8 @@
 """Parameters that stay as they are: the embeddings and the lower layers of a BERT whose upper ones train.
 
-No gradient flows to them, so the backward pass ends above them, and the optimizer has no moments for them. A fine-tuned BERT
-moves least near its input (Merchant et al. 2020, arXiv 2004.14448), and its lower half can be left alone (Lee, Tang and Lin
-2019, arXiv 1911.03090).
+No gradient flows to them, so the backward pass ends above them, and the optimizer has no moments for them. Fine-tuning changes
+the top layers of a BERT most (Merchant et al. 2020, arXiv 2004.14448); that of the last quarter alone gives 90 % of the quality
+(Lee, Tang and Lin 2019, arXiv 1911.03090).
 """
 
 import re

@@ -232,7 +232,7 @@ def _linear(x: Array, weights: PackedTensor, bias: Array | None, options: dict[s
 
 
 def fresh_matmul(x: Int8[Array, "*batch k"], weight: Int8[Array, "n k"], bits: int, isa: str = "") -> Int32[Array, "*batch n"]:
-    """``sum_k x[..., k] * weight[n, k]`` in int32, exact; the weight is packed in the call, which takes a few per cent of it.
+    """``sum_k x[..., k] * weight[n, k]`` in int32, exact; the weight is packed in the call.
 
     Args:
       x: tokens.
