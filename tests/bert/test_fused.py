@@ -66,7 +66,7 @@ def test_every_instruction_set_of_this_machine_gives_the_same_hidden_states_but_
         return encode(CONFIG, fused_layers(CONFIG, ready(packed(), backend="native_cpu")["encoder"]), x, mask)
 
     best = encoded()
-    if cpu.ISAS.index(isa) > cpu.library().xtc_best_isa():
+    if isa not in cpu.instruction_sets():
         pytest.skip(f"this processor lacks {isa}")
     monkeypatch.setenv(cpu.VARIABLE, isa)
     np.testing.assert_allclose(encoded(), best, rtol=0, atol=1e-5)

@@ -30,10 +30,10 @@ from xtc_jax.kernels.tensor import PackedTensor
 
 LAYOUT, WORDS = LAYOUTS = ("groups16.v1", "words16.v1")
 """uint8 ``(groups, ceil(K / 4), 64)``; of 1 bit for look-ups ``(groups, 4 ceil(K / 16), 64)``: see ``native/packed.h``."""
-ISAS = ("portable", "avx2", "avx512vnni", "avx512lut")
-"""Instruction sets, by their number in the library; each processor that has one has those before it."""
-LOOK_UP = ISAS[-1]
-"""Looks up sums of 1-bit weights, laid out as :data:`WORDS` for it alone, and multiplies those of 2 bits as the one before."""
+ISAS = ("portable", "avx2", "avx512vnni", "avx512lut", "avxvnni", "neon")
+"""Instruction sets, by their number in the library."""
+LOOK_UP, _BESIDE_LOOK_UP = "avx512lut", "avx512vnni"
+"""Looks up sums of 1-bit weights, laid out as :data:`WORDS` for it alone; the other multiplies those of 2 bits there."""
 VARIABLE = "XTC_CPU_ISA"
 _LANES, _WORD, _LARGEST_K = 16, 16, 2**17
 _TARGETS = {f"xtc_native_{name}": f"xtc_{name}" for name in ("floats", "integers", "fresh", "linear", "encoder")}
@@ -90,10 +90,16 @@ def instruction_set() -> str:
     found = library()
     if isinstance(found, str):
         raise NotImplementedError(found)
-    best, asked = found.xtc_best_isa(), os.environ.get(VARIABLE, "")
-    if asked and asked not in ISAS[: best + 1]:
-        raise UserError(f"{VARIABLE}={asked}: this processor has {', '.join(ISAS[: best + 1])}; use one of them")
-    return asked or ISAS[best]
+    asked = os.environ.get(VARIABLE, "")
+    if asked and asked not in instruction_sets():
+        raise UserError(f"{VARIABLE}={asked}: this processor has {', '.join(instruction_sets())}; use one of them")
+    return asked or ISAS[found.xtc_best_isa()]
+
+
+def instruction_sets() -> tuple[str, ...]:
+    """Those of :data:`ISAS` that this processor and the library have; none without a library."""
+    found = library()
+    return () if isinstance(found, str) else tuple(isa for number, isa in enumerate(ISAS) if found.xtc_runs_here(number))
 
 
 def prepare(weights: PackedTensor, device_kind: str, isa: str = "") -> PackedTensor:
@@ -204,7 +210,7 @@ def call_options(weights: Sequence[PackedTensor], isa: str = "", threads: int = 
     if True in look_up:
         fitting = LOOK_UP
     elif fitting == LOOK_UP:
-        fitting = ISAS[ISAS.index(LOOK_UP) - 1]
+        fitting = _BESIDE_LOOK_UP
     return {"isa": np.int64(ISAS.index(fitting)), "threads": np.int64(threads)}
 
 
@@ -249,7 +255,7 @@ def fresh_matmul(x: Int8[Array, "*batch k"], weight: Int8[Array, "n k"], bits: i
         raise ValueError(f"{bits} bits and K = {k}: there is a product of 1 or 2 bits and K below {_LARGEST_K}")
     best = instruction_set()  # before the call: it registers the library
     chosen = isa or best
-    chosen = ISAS[ISAS.index(LOOK_UP) - 1] if chosen == LOOK_UP and bits > 1 else chosen
+    chosen = _BESIDE_LOOK_UP if chosen == LOOK_UP and bits > 1 else chosen
     rows = x.reshape(math.prod(x.shape[:-1]), k)
     call = jax.ffi.ffi_call("xtc_native_fresh", jax.ShapeDtypeStruct((rows.shape[0], n), jnp.int32), vmap_method="sequential")
     sums = call(rows, weight, bits=np.int64(bits), isa=np.int64(ISAS.index(chosen)), threads=np.int64(0))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 LIBRARY = "libxtc_native.so"
-SOURCES = ("handlers.cpp", "portable.cpp", "avx2.cpp", "avx512vnni.cpp")
+SOURCES = ("handlers.cpp", "portable.cpp", "avx2.cpp", "avxvnni.cpp", "avx512vnni.cpp", "neon.cpp")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-ffp-contract=off", "-fvisibility=hidden", "-pthread", "-Wno-psabi")
 
 

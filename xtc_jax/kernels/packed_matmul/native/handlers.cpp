@@ -29,7 +29,7 @@ std::size_t threads_of(std::int64_t asked, ffi::ThreadPool& pool) {
 }
 
 ffi::Error multiply(xtc::Call call, Dimensions x, Dimensions codes, std::int64_t isa, std::int64_t threads, ffi::ThreadPool& pool) {
-  if (isa < 0 || isa > xtc::best_isa()) return wrong("this processor lacks the instruction set asked for");
+  if (!xtc::runs_here(isa)) return wrong("this processor lacks the instruction set asked for");
   call.m = x[0], call.weight.k = x[1], call.isa = static_cast<xtc::Isa>(isa);
   const std::string why = wrong_weight("weight", codes, call.weight.scales, call.weight, isa);
   if (!why.empty()) return wrong(why);
@@ -57,7 +57,7 @@ ffi::Error fresh(ffi::ThreadPool pool, ffi::Buffer<ffi::S8> x, ffi::Buffer<ffi::
     return wrong("x (m, k), weight (n, k) and sums (m, n)");
   if (bits != 1 && bits != 2) return wrong("bits must be 1 or 2");
   if (shape[1] >= (1 << 17)) return wrong("K must be below 2^17");
-  if (isa < 0 || isa > xtc::best_isa()) return wrong("this processor lacks the instruction set asked for");
+  if (!xtc::runs_here(isa)) return wrong("this processor lacks the instruction set asked for");
   const xtc::Weight weight{nullptr, nullptr, 1, nullptr, static_cast<std::size_t>(shape[0]), static_cast<std::size_t>(shape[1]),
                            static_cast<int>(bits)};
   const xtc::Call call{nullptr, x.typed_data(), static_cast<std::size_t>(rows[0]), static_cast<xtc::Isa>(isa), nullptr, weight,
@@ -161,7 +161,7 @@ ffi::Error encoder(ffi::ThreadPool pool, Floats x, ffi::Buffer<ffi::S32> mask, f
     return wrong("heads must divide the hidden size into multiples of 16");
   if (arrays.size() % kArrays || bits.size() != arrays.size() / kArrays * kLinears) return wrong("22 arrays for each layer");
   if (activation < xtc::kNone || activation > xtc::kRelu) return wrong("activation must be 0, 1 or 2");
-  if (isa < 0 || isa > xtc::best_isa()) return wrong("this processor lacks the instruction set asked for");
+  if (!xtc::runs_here(isa)) return wrong("this processor lacks the instruction set asked for");
   Reader reader(arrays, bits, isa);
   std::vector<xtc::Layer> layers;
   while (layers.size() < arrays.size() / kArrays) layers.push_back(read_layer(reader, hidden, inner));
@@ -236,6 +236,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(xtc_encoder, encoder,
                                   .Attr<int64_t>("threads"));
 
 extern "C" int xtc_best_isa() { return xtc::best_isa(); }
+extern "C" int xtc_runs_here(int isa) { return xtc::runs_here(isa); }
 extern "C" int xtc_ffi_major() { return XLA_FFI_API_MAJOR; }
 extern "C" int xtc_ffi_minor() { return XLA_FFI_API_MINOR; }
 #pragma GCC visibility pop

@@ -10,8 +10,19 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+// What the compiler can make. Clang compiles for sdot only where all of a program may use it.
+#if defined(__x86_64__) && __has_include(<avxvnniintrin.h>)
+#define XTC_HAS_AVXVNNI 1
+#endif
+#if defined(__aarch64__) && (defined(__ARM_FEATURE_DOTPROD) || !defined(__clang__))
+#define XTC_HAS_NEON 1
 #endif
 
 namespace xtc {
@@ -21,7 +32,8 @@ constexpr std::size_t kStep = 64;         // bytes of a step: 16 outputs, 4 k ea
 constexpr std::size_t kRowsPerUnit = 96;  // tokens that one thread takes with a group: their codes stay in the L2 cache
 constexpr std::size_t kWord = 16;         // k of a word, where sums are looked up
 
-enum Isa : int { kPortable = 0, kAvx2 = 1, kAvx512Vnni = 2, kAvx512Lut = 3 };
+enum Isa : int { kPortable = 0, kAvx2 = 1, kAvx512Vnni = 2, kAvx512Lut = 3, kAvxVnni = 4, kNeon = 5 };
+constexpr int kIsas = 6;
 enum Activation : int { kNone = 0, kGelu = 1, kRelu = 2 };
 
 // A matrix (n, k) with its bias. A code c stands for 2c - 1 (1 bit) or c - 1 (2 bits), times the scale.
@@ -93,7 +105,7 @@ struct Kernels {
   void (*attend)(const Head&);
 };
 
-extern const Kernels kernels_portable, kernels_avx2, kernels_avx512vnni, kernels_avx512lut;
+extern const Kernels kernels_portable, kernels_avx2, kernels_avx512vnni, kernels_avx512lut, kernels_avxvnni, kernels_neon;
 
 // Where the product reads the tokens themselves.
 inline std::size_t no_scratch(std::size_t) { return 0; }
@@ -105,10 +117,18 @@ inline const Kernels& kernels(Isa isa) {
   if (isa == kAvx512Vnni) return kernels_avx512vnni;
   if (isa == kAvx2) return kernels_avx2;
 #endif
+#if defined(XTC_HAS_AVXVNNI)
+  if (isa == kAvxVnni) return kernels_avxvnni;
+#endif
+#if defined(XTC_HAS_NEON)
+  if (isa == kNeon) return kernels_neon;
+#endif
   return kernels_portable;
 }
 
-// The fastest that this processor has; it has those before it, too.
+// Whether this processor, and this library, have an instruction set; any number.
+bool runs_here(std::int64_t isa);
+// The fastest of them.
 Isa best_isa();
 
 }  // namespace xtc

@@ -1,4 +1,9 @@
-// Plain C++, for any processor.
+// Plain C++, for any processor; and which instruction sets this one has.
+#if defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+
 #define XTC_REGISTER 16
 #include "attention.h"
 #include "epilogue.h"
@@ -35,17 +40,39 @@ void product(const Problem& p, const Part& part, const std::uint8_t*) {
 
 const Kernels kernels_portable = {no_scratch, kRowsPerUnit, 4, prepare_nothing, product, quantize_row, norm_row, attend};
 
-Isa best_isa() {
+bool runs_here(std::int64_t isa) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return kPortable;
-  // A look-up, vpermw, costs an AMD processor one cycle for 171 products on average, an Intel one two or more.
-  if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-    return __builtin_cpu_is("amd") ? kAvx512Lut : kAvx512Vnni;
-  return kAvx2;
-#else
-  return kPortable;
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (isa == kAvx2) return avx2;
+  if (isa == kAvx512Vnni || isa == kAvx512Lut) return avx512 && __builtin_cpu_supports("avx512vnni");
 #endif
+#if defined(XTC_HAS_AVXVNNI)
+#if defined(XTC_EMULATE_AVXVNNI)
+  if (isa == kAvxVnni) return avx2;
+#else
+  if (isa == kAvxVnni) return avx2 && __builtin_cpu_supports("avxvnni");
+#endif
+#endif
+#if defined(XTC_HAS_NEON)
+#if defined(__linux__)
+  if (isa == kNeon) return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+  if (isa == kNeon) return true;
+#endif
+#endif
+  return isa == kPortable;
+}
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  // A look-up, vpermw, costs an AMD processor one cycle for 171 products on average, an Intel one two or more.
+  if (runs_here(kAvx512Vnni)) return __builtin_cpu_is("amd") ? kAvx512Lut : kAvx512Vnni;
+#endif
+  for (const Isa isa : {kAvxVnni, kNeon, kAvx2})
+    if (runs_here(isa)) return isa;
+  return kPortable;
 }
 
 }  // namespace xtc
