@@ -189,12 +189,11 @@ def test_a_packed_model_of_another_last_stage_is_refused(config, copied, monkeyp
         (lambda c: c.quantize.update(match="2,5"), "config.quantize.teacher='teacher': layers=(2, 5): the teacher"),
         (lambda c: c.reduce.update(layers="evenly(9)"), "config.reduce.layers='evenly(9)': that keeps 9 of 4 layers"),
         (lambda c: c.quantize.update(freeze=3), "config.quantize.freeze=3: the model has 2 layers"),
-        (lambda c: c.quantize.update(lazy_embeddings=True, quantizer="binary_centred"), "config.quantize.lazy_embeddings: a"),
         (lambda c: c.quantize.update(granularity="48"), "config.quantize: encoder/layer_0/attention/output/dense"),
         (lambda c: c.quantize.update(bit_schedule="8@0>1@20"), "config.quantize: its schedule changes at step 20"),
     ],
     ids=["layer", "order", "later stage", "rule", "length", "buckets", "batch", "later batch", "evaluation", "mesh", "parts",
-         "short teacher", "length of match", "match", "evenly", "freeze", "lazy", "group", "schedule"],
+         "short teacher", "length of match", "match", "evenly", "freeze", "group", "schedule"],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_before_anything_is_trained_or_written(config, tmp_path, monkeypatch, change, message):
     trained_stages(monkeypatch, real=False)

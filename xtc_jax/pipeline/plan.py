@@ -72,7 +72,6 @@ class StagePlan:
             self.stage.accumulate,
             self.fingerprint.get("teacher_cache_dtype", "float32"),
             self.stage.freeze,
-            self.stage.lazy_embeddings,
         )
 
 
@@ -216,11 +215,6 @@ def _check_rules(config: BertConfig, stage: Stage) -> None:
         if spec.activation is not None and path.startswith("embeddings/"):
             raise UserError(
                 f"config.{stage.name}: {path} is a table, it has no input to quantize; leave a{spec.activation.bits} out"
-            )
-        if stage.lazy_embeddings and "word_embeddings" in path and (spec.stochastic or not spec.row_local):
-            raise UserError(
-                f"config.{stage.name}.lazy_embeddings: a row of {path} is not quantized by itself; leave it out, or use "
-                "granularity row, a quantizer other than binary_centred and no stochastic rounding for it"
             )
 
 

@@ -31,14 +31,7 @@ _PARSED = (
 
 _UNFELT = ("accumulate", "share", "most_epochs")
 """Keys that do not change a stage's result, or only through its number of steps."""
-_NEWER = {
-    "vocabulary": 0,
-    "vocabulary_min_count": 0,
-    "vocabulary_corpus": "",
-    "patience": 0,
-    "freeze": -1,
-    "lazy_embeddings": False,
-}
+_NEWER = {"vocabulary": 0, "vocabulary_min_count": 0, "vocabulary_corpus": "", "patience": 0, "freeze": -1}
 """Keys that are left out of a fingerprint where they have this value: work directories of before they existed can go on."""
 
 
@@ -70,7 +63,6 @@ class Stage:
     accumulate: int
     learning_rate: float
     grid: tuple[float, ...]
-    lazy_embeddings: bool
     weight_decay: float
     clip: float
     dropout: float
@@ -217,10 +209,6 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str
         raise UserError(f"config.{name} has both init and model; it starts from one of them")
     if config.split and not (config.init and earlier[config.init].weight_bits == 2 and config.weight_bits == 1):
         raise UserError(f"config.{name}.split=True needs weight_bits=1 and an init of weight_bits=2: it halves ternary weights")
-    if config.lazy_embeddings and config.freeze >= 0:
-        raise UserError(
-            f"config.{name} has both lazy_embeddings and freeze={config.freeze}, with which embeddings do not train"
-        )
     if config.vocabulary_corpus and not (config.vocabulary or config.vocabulary_min_count):
         raise UserError(f"config.{name}.vocabulary_corpus is set, but neither vocabulary nor vocabulary_min_count reduces it")
     if config.teacher and max(config.loss[key] for key in LOSSES) == 0:

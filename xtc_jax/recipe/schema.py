@@ -64,7 +64,6 @@ def stage_config(**values: Any) -> ConfigDict:
     config.accumulate = 1  # parts of a batch that are computed one after another, to save memory
     config.learning_rate = 5e-5
     config.grid = ()  # learning rates to try, instead of `learning_rate`; the best by the validation metric is kept
-    config.lazy_embeddings = False  # train the rows of the word embeddings that a batch reads alone: faster, another optimizer
     config.weight_decay = 0.01
     config.clip = 1.0
     config.dropout = -1.0  # of the student; -1 is the model's own

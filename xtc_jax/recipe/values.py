@@ -129,7 +129,6 @@ STAGE_VALUES = MappingProxyType(
         "accumulate": _POSITIVE,
         "learning_rate": Value("number", above=0),
         "grid": Value("number", above=0, many=True),
-        "lazy_embeddings": _FLAG,
         "weight_decay": _SHARE,
         "clip": _SHARE,
         "dropout": Value("number", least=0, below=1, also=-1),

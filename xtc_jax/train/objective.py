@@ -33,7 +33,6 @@ class Objective:
       teacher_dtype: bfloat16 rounds the teacher's hidden states and attention scores to it before they are compared; float32
         leaves them as they are computed.
       freeze: lower layers that do not train, see :func:`xtc_jax.train.frozen.trained`; -1: all train.
-      lazy: a step trains the rows of the word embeddings that its batch reads alone, see :mod:`xtc_jax.train.lazy`.
     """
 
     student: BertConfig
@@ -47,7 +46,6 @@ class Objective:
     accumulate: int = 1
     teacher_dtype: Literal["float32", "bfloat16"] = "float32"
     freeze: int = -1
-    lazy: bool = False
 
     @property
     def projects(self) -> bool:

@@ -15,7 +15,6 @@ from xtc_jax.parallel import batch_sharding, gathered, replicated, shardings
 from xtc_jax.params import Params
 from xtc_jax.quantize import INPUT_RANGE, QuantRules, with_input_ranges
 from xtc_jax.train.frozen import held
-from xtc_jax.train.lazy import put_back, read_rows, taken, with_rows
 from xtc_jax.train.objective import DeviceBatch, Objective, compute_params, forward
 from xtc_jax.train.parts import in_parts
 from xtc_jax.train.state import TrainState
@@ -138,9 +137,7 @@ def make_train_step(
     global batch, so the result does not depend on the mesh (up to the order of float sums).
     """
 
-    def update(
-        objective: Objective, state: TrainState, target: Target | None, batch: DeviceBatch, rate: Array
-    ) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, target: Target | None, batch: DeviceBatch, rate: Array) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         losses, gradients = losses_and_gradients(objective, state.params, target, batch, key, mesh)
         losses = {"loss": jnp.sum(jnp.stack(list(losses.values()))), **losses}
@@ -154,15 +151,7 @@ def make_train_step(
             state.params,
             gradients,
         )
-        return TrainState(state.step + 1, params, opt_state, state.key), losses
-
-    def step(state: TrainState, target: Target | None, batch: DeviceBatch, rate: Array) -> tuple[TrainState, dict[str, Array]]:
-        if objective.lazy:
-            rows, batch = read_rows(batch, objective.student.vocab_size)
-            part, losses = update(with_rows(objective, rows.size), taken(state, rows), target, batch, rate)
-            after = put_back(state, part, rows)
-        else:
-            after, losses = update(objective, state, target, batch, rate)
+        after = TrainState(state.step + 1, params, opt_state, state.key)
         return jax.lax.with_sharding_constraint(after, shardings(after, mesh)), losses
 
     return jax.jit(
