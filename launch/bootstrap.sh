@@ -61,6 +61,6 @@ if [ ! -x "$venv/bin/python" ] || [ "$("$venv/bin/python" -c 'import sys; print(
 fi
 extra=""
 case $kind in test | docs) extra="[$kind]" ;; esac
-echo "bootstrap: installing xtc_jax$extra, about a minute the first time"
-"$venv/bin/python" -m pip install -qq --no-compile --disable-pip-version-check --no-warn-script-location -c constraints.txt -e ".$extra"
+echo "bootstrap: installing xtc_jax$extra, less than a minute the first time"
+sh launch/install.sh "$venv/bin/python" -e ".$extra"
 echo "$versions $wanted" >"$stamp"
