@@ -45,7 +45,7 @@ FUSED_ACTIVATIONS = ("", "gelu", "relu")
 def library(path: Path = HERE / LIBRARY) -> ctypes.CDLL | str:
     """The library, its calls registered with XLA; or in words why there is none."""
     if not path.exists():
-        return "the native library is not built (python -m xtc_jax.kernels.packed_matmul.native.build)"
+        return "the native library is not built (python -m xtc_jax.kernels.packed_matmul.native)"
     try:
         found = ctypes.CDLL(str(path))
         built = found.xtc_ffi_major(), found.xtc_ffi_minor()

@@ -1,4 +1,4 @@
-"""Builds the library of ``native_cpu`` in place: ``python -m xtc_jax.kernels.packed_matmul.native.build``.
+"""Builds the library of ``native_cpu`` in place: ``python -m xtc_jax.kernels.packed_matmul.native``.
 
 It imports nothing of the package, so that a build script can load it by its path.
 """
@@ -7,7 +7,6 @@ import importlib.util
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,10 +48,3 @@ def _headers() -> str:
     if found is None or found.origin is None:
         raise RuntimeError("jaxlib, whose headers are needed, is not installed")
     return str(Path(found.origin).parent / "include")
-
-
-if __name__ == "__main__":
-    try:
-        sys.stdout.write(f"{build()}\n")
-    except RuntimeError as error:
-        sys.exit(f"native kernel: not built: {error}")
