@@ -1,0 +1,107 @@
+"""The study of XTC's claims on GLUE: what it takes, and what has come of it.
+
+  export GLUE=DIR RUNS=DIR                                       # the tasks' data, and where the work directories go
+  python benchmarks/study/study.py plan                          # its runs, and about how long each takes on two cores
+  launch/sweep.sh benchmarks/study/runs.txt xtc compress         # for days; stopped and started again, it goes on where it was
+  python benchmarks/study/study.py record                        # what has ended so far: benchmarks/results/claims.json
+  xtc report "$RUNS"/*                                           # the same as tables, with means over seeds
+
+A recorded number stays with the machine and the commit of the record that was the first to have it.
+"""
+
+import argparse
+import json
+import os
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jax
+import pyarrow.parquet
+from rich.console import Console
+from rich.table import Table
+
+from xtc_jax.benchmark.device import environment
+from xtc_jax.pipeline.workdir import finished, write_json
+from xtc_jax.recipe.files import read_config_file
+from xtc_jax.recipe.recipe import Recipe, make_recipe
+
+RUNS = Path(__file__).with_name("runs.txt")
+RESULTS = Path(__file__).resolve().parents[1] / "results" / "claims.json"
+EXAMPLES_PER_SECOND = {"cola": 220, "mrpc": 65, "stsb": 95, "sst2": 190}
+"""About those of a student of three layers of 384 at 1 bit, its teacher's outputs read from their cache, on two cores of
+an AMD EPYC with AVX2 alone: CoLA's, MRPC's and STS-B's as ``own`` shows them. Deeper ones take longer in proportion."""
+
+
+def commands(file: Path = RUNS) -> list[list[str]]:
+    """The arguments of every run, with ``$GLUE`` and ``$RUNS`` in them replaced by what these variables hold."""
+    lines = [line for line in file.read_text().splitlines() if line.startswith("-")]
+    return [shlex.split(os.path.expandvars(line)) for line in lines]
+
+
+def value(command: list[str], key: str) -> str:
+    """What a run's arguments say of a key."""
+    return next(word.removeprefix(f"--{key}=") for word in command if word.startswith(f"--{key}="))
+
+
+def recipe_of(command: list[str]) -> Recipe:
+    """The recipe of a run."""
+    overrides = [word for word in command if word.startswith("--config.")]
+    return make_recipe(read_config_file(value(command, "config"), overrides))
+
+
+def hours(recipe: Recipe, examples: int, begun: Path) -> float:
+    """About how long the stages of a run take that have not ended in its work directory."""
+    rate, layers = EXAMPLES_PER_SECOND[recipe.config["task"]], 6
+    left = [stage for stage in recipe.stages if finished(begun / stage.name) is None]
+    work = sum(stage.epochs * (len(stage.layers.split(",")) if stage.layers else layers) / 3 for stage in left)
+    return work * examples / rate / 3600
+
+
+def plan() -> Table:
+    """The runs that are left, and their hours."""
+    table, total, counted = Table("work directory", "task", "stages", "hours left", title="the study of claims"), 0.0, set()
+    for command in commands():
+        recipe, workdir = recipe_of(command), Path(value(command, "workdir"))
+        file = Path(value(command, "config.data.path")) / recipe.config["task"] / "train.parquet"
+        first = {stage.name for stage in recipe.stages if (workdir, stage.name) in counted}
+        counted |= {(workdir, stage.name) for stage in recipe.stages}
+        more = Recipe(recipe.config, tuple(stage for stage in recipe.stages if stage.name not in first))
+        each = hours(more, pyarrow.parquet.read_metadata(file).num_rows, workdir)
+        table.add_row(workdir.name, recipe.config["task"], str(len(more.stages)), f"{each:.1f}")
+        total += each
+    table.add_row("all", "", "", f"{total:.1f}")
+    return table
+
+
+def record(known: dict[str, Any]) -> dict[str, Any]:
+    """``known`` with what has ended since: run, then stage or packed model, then its numbers."""
+    made, runs = environment(jax.devices()[0]), dict(known)
+    for command in commands():
+        workdir = Path(value(command, "workdir"))
+        for directory in sorted(workdir.glob("*/DONE")):
+            name, result = directory.parent.name, finished(directory.parent)
+            entries = runs.setdefault(workdir.name, {})
+            if {key: entries.get(name, {}).get(key) for key in result} != result:
+                entries[name] = {**result, "environment": made}
+    return runs
+
+
+def main() -> None:
+    """``plan`` or ``record``."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("what", choices=("plan", "record"))
+    what = parser.parse_args().what
+    missing = [name for name in ("GLUE", "RUNS") if not os.environ.get(name)]
+    if missing:
+        parser.error(f"the variable {missing[0]} is not set: the directory of the {'data' if missing[0] == 'GLUE' else 'runs'}")
+    if what == "plan":
+        Console().print(plan())
+        return
+    runs = record(json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else {})
+    write_json(RESULTS, {"command": "launch/sweep.sh benchmarks/study/runs.txt xtc compress", "runs": runs})
+    print(f"{RESULTS}: {sum(map(len, runs.values()))} results of {len(runs)} runs")
+
+
+if __name__ == "__main__":
+    main()
