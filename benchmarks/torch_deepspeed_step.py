@@ -102,6 +102,16 @@ def losses_of(student: nn.Module, teacher: nn.Module, batch: dict[str, torch.Ten
     }
 
 
+def adamw(student: nn.Module) -> torch.optim.AdamW:
+    """With the decay of XTC's, of everything but biases and LayerNorm."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in student.named_parameters():
+        groups[not (name.endswith("bias") or "LayerNorm" in name)].append(parameter)
+    decays = [{"params": groups[True], "weight_decay": 0.01}, {"params": groups[False], "weight_decay": 0.0}]
+    # Fused is the quickest AdamW that PyTorch has; the one of transformers 4.15, which XTC used, is a loop in Python.
+    return torch.optim.AdamW(decays, lr=1e-5, eps=1e-6, fused=True)
+
+
 def a_batch(rows: int, length: int, vocabulary: int) -> dict[str, torch.Tensor]:
     """Random tokens, no padding; the same as those of ``xtc benchmark train``."""
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, vocabulary, (rows, length)))
@@ -135,12 +145,7 @@ def steps(args: argparse.Namespace) -> Iterator[tuple[float, dict[str, float]]]:
         batches = real_batches(args.examples, args.rows, args.pad)
     else:
         batches = [a_batch(args.rows, args.length, student.config.vocab_size)]
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in student.named_parameters():
-        groups[not (name.endswith("bias") or "LayerNorm" in name)].append(parameter)
-    decays = [{"params": groups[True], "weight_decay": 0.01}, {"params": groups[False], "weight_decay": 0.0}]
-    # Fused is the quickest AdamW that PyTorch has; the one of transformers 4.15, which XTC used, is a loop in Python.
-    optimizer = torch.optim.AdamW(decays, lr=1e-5, eps=1e-6, fused=True)
+    optimizer = adamw(student)
     for batch in itertools.cycle(batches):
         begun = time.perf_counter()
         optimizer.zero_grad()
