@@ -5,7 +5,7 @@
 
 The 1-bit student of full depth, ``w1``, of a work directory that has its teacher: the same batches in the same order, the same
 steps and learning rates, evaluated as often, the best evaluation kept. Losses are DeepSpeed's, so are their normalisations. The
-result is written to benchmarks/results/claims_deepspeed.json, with the seconds of training and evaluation.
+result is written beside claims.json, with the seconds of training and evaluation.
 """
 
 import argparse

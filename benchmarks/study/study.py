@@ -3,7 +3,7 @@
   export GLUE=DIR RUNS=DIR                                       # the tasks' data, and where the work directories go
   python benchmarks/study/study.py plan                          # its runs, and about how long each takes on two cores
   launch/sweep.sh benchmarks/study/runs.txt xtc compress         # for days; stopped and started again, it goes on where it was
-  python benchmarks/study/study.py record                        # what has ended so far: benchmarks/results/claims.json
+  python benchmarks/study/study.py record                        # what has ended so far, as claims.json of the other results
   xtc report "$RUNS"/*                                           # the same as tables, with means over seeds
 
 A recorded number stays with the machine and the commit of the record that was the first to have it.
