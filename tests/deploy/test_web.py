@@ -141,6 +141,7 @@ def test_without_npm_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.onnx
 def test_a_tokenizer_that_frames_texts_in_another_way_is_named_and_nothing_is_kept(write, monkeypatch, tmp_path):
     monkeypatch.setattr(web, "require_npm", lambda: None)
     packed = write("one text")
