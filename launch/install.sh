@@ -3,7 +3,7 @@
 #
 #   launch/install.sh PYTHON REQUIREMENT...
 #
-# With uv, in about a fifth of pip's time, from the indexes that pip is set to; with pip where there is no uv to be had, or where
+# With uv, in about a third of pip's time, from the indexes that pip is set to; with pip where there is no uv to be had, or where
 # it fails.
 set -eu
 cd "$(dirname "$0")/.."

@@ -86,13 +86,13 @@ def test_the_hours_are_those_of_the_stages_that_are_left(study, tmp_path):
     def total():
         return float(list(study.plan().columns[-1].cells)[-1])
 
-    # Epochs times layers / 3 of 1,000 examples: 46 + 45 of the default on the small tasks, each three times.
+    # Epochs times layers / 3 of 1,000 examples: the teacher's, 2 bits, 1 bit, and 1 bit with three layers.
     default = (5 * 2 + 18 * 2 + 18 * 2 + 18) * 1000 / 3600
     recipe = study.recipe_of(study.commands()[0])
-    assert study.hours(recipe, 1000, tmp_path) == pytest.approx(default / 220)
+    assert study.hours(recipe, 1000, tmp_path) == pytest.approx(default / study.EXAMPLES_PER_SECOND["cola"])
     before = total()
     end(tmp_path / "runs" / "mrpc-42" / "w1")
-    assert total() == pytest.approx(before - 36 * 1000 / 3600 / 65, abs=0.11)
+    assert total() == pytest.approx(before - 36 * 1000 / 3600 / study.EXAMPLES_PER_SECOND["mrpc"], abs=0.11)
 
 
 def test_a_record_keeps_what_it_knows_and_takes_what_has_ended_since(study, tmp_path):

@@ -44,8 +44,9 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     stages["half_w1"] = stage_config(weight_bits=1, **_epochs(epochs), **small)
     config.update(stages)
-    schedules = [name for schedule in SCHEDULES.items() for name in _schedule(config, *schedule, epochs, taught)]
-    config.stages = ("teacher", *list(stages)[:-1], *(schedules if options.all else ()), "half_w1")
+    schedules = SCHEDULES if options.all else {}
+    phases = [name for schedule in schedules.items() for name in _schedule(config, *schedule, epochs, taught)]
+    config.stages = ("teacher", *list(stages)[:-1], *phases, "half_w1")
     return config
 
 
@@ -88,7 +89,9 @@ def _sizes(epochs: float, taught: dict[str, Any], small: dict[str, Any]) -> dict
     }
 
 
-def _schedule(config: ConfigDict, name: str, losses: tuple[tuple[str, ...], ...], epochs: float, taught: dict[str, Any]) -> Any:
+def _schedule(
+    config: ConfigDict, name: str, losses: tuple[tuple[str, ...], ...], epochs: float, taught: dict[str, Any]
+) -> tuple[str, ...]:
     """Distillation in several stages, of as many epochs in all; names of the stages."""
     shared = {key: value for key, value in taught.items() if key != "learning_rate"}
     phases = [(each, (1,) * len(each), epochs / len(losses), taught["learning_rate"]) for each in losses]
