@@ -37,7 +37,7 @@ def augmented_file(inputs: Inputs, recipe: Recipe, file: Path, log: Log) -> str:
 
 
 def rounds_for(config: Mapping[str, Any], task: str, rows: int, sides: int) -> int:
-    """Rounds for every text, each of which adds a row at most: with them the data has ``config["rows"]`` rows at most, or about.
+    """Rounds for every text, each of which adds a row at most, with which the data has about ``config["rows"]`` rows at most.
 
     Args:
       config: the block ``augment``. Its ``count``, or the task's, is the most; it decides alone where ``rows`` is 0.
