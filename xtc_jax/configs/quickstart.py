@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # The teacher sees an example 1.2 times, and the student learns no labels: there is nothing for dropout to prevent.
     # What was tried: benchmarks/README.md.
     shared = {"batch_size": 16, "dropout": 0.0}
-    config.teacher = stage_config(steps=700, learning_rate=1e-4, warmup_steps=60, eval_every=350, **shared)
+    config.teacher = stage_config(steps=700, learning_rate=1e-4, warmup_steps=60, eval_every=700, **shared)
     # One stage takes the layers out and the bits down: with a stage for the layers first it was no better in the same time.
     config.quantize = stage_config(
         result="quantized",
@@ -35,7 +35,7 @@ def get_config(arg: str = "") -> ConfigDict:
         steps=1250,
         learning_rate=1e-3,
         warmup_steps=40,
-        eval_every=625,
+        eval_every=1250,
         **shared,
     )
     return config
