@@ -85,6 +85,7 @@ def test_too_little_time_is_refused_and_what_would_do_is_named(tmp_path):
         ({"minutes": -1.0}, "config.minutes=-1.0 must be at least 0"),
         ({"teacher.share": 0.0, "quantize.share": 0.0}, "config.minutes=5.0 is divided by no stage; give one a share, or set"),
         ({"quantize.bit_schedule": "8@0>1@5"}, "config.quantize.bit_schedule needs a known number of steps"),
+        ({"quantize.augmented": True}, "config.quantize.augmented needs a known number of steps"),
         ({"quantize.share": -2.0}, "config.quantize.share=-2.0 must be at least 0"),
         ({"quantize.patience": -1}, "config.quantize.patience=-1 must be at least 0"),
     ],

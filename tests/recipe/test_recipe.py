@@ -123,9 +123,6 @@ def test_augment_counts_only_where_a_stage_is_augmented_and_in_what_is_built_on_
     assert changed_by(lambda c: c.augment.update(count=7)) == []
     recipe = make_recipe(plain)
     assert [("augment" in recipe.fingerprint(stage)) for stage in recipe.stages] == [False, True, False]
-    assert "rows" not in recipe.fingerprint(recipe.stages[1])["augment"]  # work directories of before there was such a key
-    plain.augment.rows = 100
-    assert make_recipe(plain).fingerprint(recipe.stages[1])["augment"]["rows"] == 100
 
 
 def test_keys_of_a_stage_that_have_no_value_are_not_in_its_fingerprint():

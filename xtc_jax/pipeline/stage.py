@@ -54,7 +54,7 @@ def train_stage(
       plan: the stage.
       recipe: settings that stages share.
       inputs: checkpoints, task and data.
-      augmented: makes the file of augmented training data, or finds it; "" where the data has rows enough.
+      augmented: makes the file of augmented training data, or finds it.
       compiled: steps that earlier stages compiled; this stage adds its own.
       cache: where what its teacher says is kept; None keeps nothing.
       log: receives lines of progress.
@@ -124,8 +124,7 @@ def _prepare(
 def train_set_of(plan: StagePlan, inputs: Inputs, augmented: Callable[[], str]) -> Dataset:
     """The data that a stage trains on, in batches of its size; ``augmented`` as of :func:`train_stage`."""
     sets = inputs.sets(plan.vocabulary)
-    file = augmented() if plan.stage.augmented else ""
-    return replace(sets.read_train(file) if file else sets.train, batch_size=plan.stage.batch_size)
+    return replace(sets.read_train(augmented()) if plan.stage.augmented else sets.train, batch_size=plan.stage.batch_size)
 
 
 def _begin_stage(plan: StagePlan, inputs: Inputs) -> None:

@@ -113,15 +113,12 @@ class Recipe:
         the fingerprints' hashes of the stages it builds on. Mesh, accumulation and arithmetic are not among them: a run may be
         resumed on other devices.
         """
-        keys = ["seed", "model", "task", "data", "compute_dtype"]
+        keys = ["seed", "model", "task", "data", "compute_dtype", *(["augment"] if stage.augmented else [])]
         if stage.teacher and self.config["teacher_cache_dtype"] != "float32":  # a key of before it existed has none
             keys.append("teacher_cache_dtype")
         named = {other.name: other for other in self.stages}
         built_on = {name: digest(self.fingerprint(named[name])) for name in (stage.init, stage.teacher) if name}
-        shared = {key: self.config[key] for key in keys}
-        if stage.augmented:
-            shared["augment"] = {key: value for key, value in self.config["augment"].items() if (key, value) != ("rows", 0)}
-        return {**shared, stage.name: stage.raw, "built on": built_on}
+        return {**{key: self.config[key] for key in keys}, stage.name: stage.raw, "built on": built_on}
 
 
 def digest(value: Any) -> str:
@@ -192,8 +189,9 @@ def _check_shares(config: ConfigDict) -> None:
     if config.minutes > 0 and not shared:
         raise UserError(f"config.minutes={config.minutes} is divided by no stage; give one a share, or set minutes=0")
     for name in shared:
-        if stages[name].bit_schedule:
-            raise UserError(f"config.{name}.bit_schedule needs a known number of steps; set share=0 and steps, or leave it out")
+        if stages[name].augmented or stages[name].bit_schedule:
+            key = "augmented" if stages[name].augmented else "bit_schedule"
+            raise UserError(f"config.{name}.{key} needs a known number of steps; set share=0 and steps, or leave it out")
 
 
 def _check_profile(window: tuple[Any, ...]) -> None:

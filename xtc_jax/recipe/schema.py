@@ -115,9 +115,6 @@ def base_config(**values: Any) -> ConfigDict:
     config.augment = ConfigDict()  # TinyBERT's data augmentation, for stages with `augmented`
     config.augment.model = ""  # whose candidates: a checkpoint, best one with a masked-LM head; "" is `model`
     config.augment.count = 0  # variants of a sentence; 0 is the task's own number
-    config.augment.rows = (
-        0  # wanted of small data: as many variants as bring it to about this many rows; 0 leaves it to `count`
-    )
     config.augment.probability = 0.4  # of replacing a word
     config.augment.candidates = 15  # per word
     config.augment.processes = 1

@@ -81,7 +81,6 @@ CONFIG_VALUES = MappingProxyType(
         "profile": Value("any", many=True),
         "augment.model": _TEXT,
         "augment.count": _COUNT,
-        "augment.rows": _COUNT,
         "augment.probability": Value("number", least=0, most=1),
         "augment.candidates": _POSITIVE,
         "augment.processes": _POSITIVE,
