@@ -62,6 +62,24 @@ def test_learning_rates_are_those_of_a_model_384_wide_and_smaller_for_a_wider_on
     assert timed.with_known_steps(work, tmp_path).stages[0].learning_rate == pytest.approx(5e-5, rel=1e-12)
 
 
+def test_bits_fall_at_their_share_of_the_steps(tmp_path):
+    work = recipe(10.0, weight_bits=1, bit_schedule="8@0>2@15%>1@40%")
+    decide(work, "teacher", tmp_path)
+    stage = timed.with_known_steps(work, tmp_path).stages[0]
+    assert stage.steps == 294
+    assert stage.rules.rules[0][1].schedule == ((0, 8), (44, 2), (117, 1))
+    assert timed.with_known_steps(work, tmp_path).stages[1].rules == work.stages[1].rules
+
+
+def test_a_stage_that_goes_on_has_no_schedule_any_more():
+    config = toy.recipe_config("model", "data")
+    config.update({"minutes": 5.0, "stages": ("teacher", "quantize")})
+    config.quantize.update({"init": "teacher", "share": 1.0, "steps": 0, "bit_schedule": "2@0>1@40%"})
+    more = timed.with_continuation(make_recipe(config)).stages[-1]
+    assert (more.name, more.raw["bit_schedule"], more.rules.changes) == ("quantize_2", "", ())
+    assert {spec.bits for _, spec in more.rules.rules} == {1}
+
+
 def test_no_stage_gets_more_than_its_epochs(tmp_path):
     work = recipe(10.0, most_epochs=3.0)
     assert decide(work, "teacher", tmp_path).endswith("120 steps, 3 epochs, in less than 2.5 minutes")
@@ -84,7 +102,10 @@ def test_too_little_time_is_refused_and_what_would_do_is_named(tmp_path):
         ({"minutes": 0.0}, "config.minutes=0.0, but config.teacher.share divides it; give it a time above 0"),
         ({"minutes": -1.0}, "config.minutes=-1.0 must be at least 0"),
         ({"teacher.share": 0.0, "quantize.share": 0.0}, "config.minutes=5.0 is divided by no stage; give one a share, or set"),
-        ({"quantize.bit_schedule": "8@0>1@5"}, "config.quantize.bit_schedule needs a known number of steps"),
+        (
+            {"quantize.bit_schedule": "8@0>1@5"},
+            "config.quantize.bit_schedule='8@0>1@5' names steps, and share decides how many there are; write per cent of them",
+        ),
         ({"quantize.augmented": True}, "config.quantize.augmented needs a known number of steps"),
         ({"quantize.share": -2.0}, "config.quantize.share=-2.0 must be at least 0"),
         ({"quantize.patience": -1}, "config.quantize.patience=-1 must be at least 0"),

@@ -167,6 +167,7 @@ def rules_of(**values):
         ({"granularity": "row"}, {"granularity": "row"}),
         ({"granularity": "64"}, {"granularity": 64}),
         ({"bit_schedule": "8@0>4@500>1@1000"}, {"bits": 1, "schedule": ((0, 8), (500, 4), (1000, 1))}),
+        ({"bit_schedule": "8@0%>2@15%>1@33%", "steps": 205}, {"bits": 1, "schedule": ((0, 8), (30, 2), (67, 1))}),
         (
             {"activation_bits": 4, "activation_range": "static", "activation_symmetric": False, "activation_start": 9},
             {"activation": ActivationSpec(4, "static", False, 9)},
@@ -237,6 +238,10 @@ def test_binary_halves_may_start_from_a_ternary_stage():
          "config.quantize: the rule set: the schedule goes from 4@0 to 8@10; steps must rise and bits fall"),
         (lambda c: c.quantize.update(bit_schedule="8@10>4@5>1@20"), "config.quantize: the rule set: the schedule goes from"),
         (lambda c: c.quantize.update(bit_schedule="8"), "config.quantize.bit_schedule='8' has no steps; write for example"),
+        (lambda c: c.quantize.update(bit_schedule="2@0>1@40%", steps=0, epochs=3.0),
+         "config.quantize.bit_schedule='2@0>1@40%' has per cent of the steps; set steps, not epochs"),
+        (lambda c: c.quantize.update(bit_schedule="2@0>1@1%", steps=99),
+         "config.quantize: the rule set: the schedule goes from 2@0 to 1@0; steps must rise"),
         (lambda c: c.quantize.update(bit_schedule="8@0>2@10"),
          "config.quantize: the rule set: the schedule ends at 2 bits, not at 1"),
         (lambda c: c.quantize.update(rules="best"), "config.quantize: unknown rule set 'best'; use one of deepspeed"),

@@ -195,6 +195,7 @@ def test_runlocal_does_not_grow_what_is_small_already():
         ("grid", (), ()),
         ("bit_schedule", "8@0>4@500>1@1000", "8@0>4@1>1@2"),
         ("bit_schedule", "8@0>7@1>6@2>5@3>4@4>3@5>2@6>1@7", "6@0>5@1>4@2>3@3>2@4>1@5"),
+        ("bit_schedule", "8@0>2@15%>1@40%", "8@0>2@1>1@2"),
         ("bit_schedule", "", ""),
         ("activation_start", 500, 1),
         ("activation_start", 0, 0),

@@ -11,9 +11,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from xtc_jax.errors import UserError
 from xtc_jax.pipeline.workdir import finished, write_json
-from xtc_jax.recipe.recipe import Recipe, Stage
+from xtc_jax.recipe.recipe import Recipe, Stage, parse_rules
 from xtc_jax.train import StepTimes, fit_steps
 
 BUDGET = "budget.json"
@@ -43,7 +45,7 @@ def with_known_steps(recipe: Recipe, workdir: Path) -> Recipe:
     budget = read_budget(workdir) if recipe.config["minutes"] else {}
     while any(name not in {stage.name for stage in recipe.stages} for name in budget):
         recipe = with_continuation(recipe)
-    return replace(recipe, stages=tuple(_with_steps(stage, budget.get(stage.name)) for stage in recipe.stages))
+    return replace(recipe, stages=tuple(_with_steps(recipe, stage, budget.get(stage.name)) for stage in recipe.stages))
 
 
 def seconds_before(recipe: Recipe, workdir: Path) -> float:
@@ -132,11 +134,14 @@ def _line(name: str, record: Mapping[str, Any]) -> str:
     )
 
 
-def _with_steps(stage: Stage, record: Mapping[str, Any] | None) -> Stage:
+def _with_steps(recipe: Recipe, stage: Stage, record: Mapping[str, Any] | None) -> Stage:
     if record is None:
         return stage
     found = {key: record[key] for key in _FOUND}
-    return replace(stage, **found, raw={**stage.raw, **found})
+    rules = stage.rules
+    if stage.raw["bit_schedule"]:  # per cent of the steps
+        rules = parse_rules(stage.name, ConfigDict({**recipe.config[stage.name], **found}))
+    return replace(stage, **found, rules=rules, raw={**stage.raw, **found})
 
 
 def with_continuation(recipe: Recipe) -> Recipe:
@@ -149,5 +154,7 @@ def with_continuation(recipe: Recipe) -> Recipe:
     found = recipe.config[first.name]  # of before its steps and rate were decided
     changed |= {key: found[key] for key in _FOUND}
     raw = {key: value for key, value in first.raw.items() if key not in none}
-    more = replace(first, name=f"{first.name}_{number}", **changed, **none, raw={**raw, **changed})
+    rules = first.rules and first.rules.at(max(first.rules.changes, default=0))  # the bits have fallen
+    text = {**changed, "bit_schedule": ""}
+    more = replace(first, name=f"{first.name}_{number}", **changed, **none, rules=rules, raw={**raw, **text})
     return replace(recipe, stages=(*recipe.stages, more))

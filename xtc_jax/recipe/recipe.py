@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,9 +190,13 @@ def _check_shares(config: ConfigDict) -> None:
     if config.minutes > 0 and not shared:
         raise UserError(f"config.minutes={config.minutes} is divided by no stage; give one a share, or set minutes=0")
     for name in shared:
-        if stages[name].augmented or stages[name].bit_schedule:
-            key = "augmented" if stages[name].augmented else "bit_schedule"
-            raise UserError(f"config.{name}.{key} needs a known number of steps; set share=0 and steps, or leave it out")
+        if stages[name].augmented:
+            raise UserError(f"config.{name}.augmented needs a known number of steps; set share=0 and steps, or leave it out")
+        if re.search(r"@0*[1-9]\d*(?!\d|%)", stages[name].bit_schedule):
+            raise UserError(
+                f"config.{name}.bit_schedule={stages[name].bit_schedule!r} names steps, and share decides how many there are; "
+                "write per cent of them, as in 2@0>1@40%"
+            )
 
 
 def _check_profile(window: tuple[Any, ...]) -> None:
@@ -214,7 +219,7 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str
     if config.teacher and max(config.loss[key] for key in LOSSES) == 0:
         raise UserError(f"config.{name}.loss: the weights must not be all 0, for the stage has a teacher")
     values = {key: value for key, value in config.items() if key not in _PARSED}
-    values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": _rules(name, config)}
+    values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": parse_rules(name, config)}
     if config.accumulate > 1 and values["rules"] is not None:
         _check_ranges(name, values["rules"])
     kept = {key: value for key, value in raw.items() if key not in _UNFELT and not (key in _NEWER and value == _NEWER[key])}
@@ -231,7 +236,20 @@ def _check_ranges(name: str, rules: QuantRules) -> None:
             )
 
 
-def _rules(name: str, config: ConfigDict) -> QuantRules | None:
+def _with_steps(name: str, config: ConfigDict) -> str:
+    """The schedule of a stage's bits, its percentages as steps; of a share that has none yet, as steps of a hundred."""
+    steps = config.steps or (100 if config.share else 0)
+    if "%" in config.bit_schedule and not steps:
+        raise UserError(f"config.{name}.bit_schedule={config.bit_schedule!r} has per cent of the steps; set steps, not epochs")
+    return re.sub(r"@(\d+)%", lambda found: f"@{int(found[1]) * steps // 100}", config.bit_schedule)
+
+
+def parse_rules(name: str, config: ConfigDict) -> QuantRules | None:
+    """The quantization of a stage of this config; None if it has none.
+
+    Raises:
+      UserError: names the key that is wrong.
+    """
     where = f"config.{name}"
     if config.weight_bits == 32:
         for key in ("bit_schedule", "quantizer", "stochastic", "extra_rules"):
@@ -244,8 +262,9 @@ def _rules(name: str, config: ConfigDict) -> QuantRules | None:
     activation = ActivationSpec(
         config.activation_bits, config.activation_range, config.activation_symmetric, config.activation_start
     )
-    schedule = parse_bits(config.bit_schedule, f"{where}.bit_schedule")[1] if config.bit_schedule else ()
-    if config.bit_schedule and not schedule:
+    text = _with_steps(name, config)
+    schedule = parse_bits(text, f"{where}.bit_schedule")[1] if text else ()
+    if text and not schedule:
         raise UserError(f"{where}.bit_schedule={config.bit_schedule!r} has no steps; write for example 8@0>4@500>1@1000")
     granularity: Granularity = int(word) if word.isdecimal() else word
     try:

@@ -36,7 +36,7 @@ def stage_config(**values: Any) -> ConfigDict:
     config.vocabulary_corpus = ""  # a text file, one text a line, whose pieces are counted too
     config.split = False  # start from two binary halves of every ternary weight (BinaryBERT)
     config.weight_bits = 32  # 1 to 8 quantizes
-    config.bit_schedule = ""  # "8@0>4@500>1@1000": bits from which step on; must end at `weight_bits`
+    config.bit_schedule = ""  # "8@0>4@500>1@1000": bits from which step, or "40%" of them, on; must end at `weight_bits`
     config.quantizer = ""  # "" is binary, ternary or symmetric by bits; or binary_centred, ternary_clipped, asymmetric
     config.granularity = "tensor"  # of the Linears: tensor, row or the size of a group; tables are row-wise
     config.stochastic = False  # round at random while training (3 to 8 bits)
