@@ -43,6 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
         result="quantized",
         init="reduce",
         weight_bits=options.bits,
+        bit_schedule="2@0>1@40%" if options.bits == 1 else "",
         rules="paper-50x",
         granularity="row",
         share=50.0,

@@ -30,6 +30,7 @@ def get_config(arg: str = "") -> ConfigDict:
         layers=(1, 3, 5),
         vocabulary_min_count=1,  # half of the word pieces stand in no training sentence
         weight_bits=1,
+        bit_schedule="2@0>1@40%",  # 2 points better than 1 bit from the first step
         rules="paper-50x",
         granularity="row",
         steps=1250,
