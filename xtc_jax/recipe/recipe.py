@@ -236,7 +236,7 @@ def _check_ranges(name: str, rules: QuantRules) -> None:
             )
 
 
-def _with_steps(name: str, config: ConfigDict) -> str:
+def _schedule_in_steps(name: str, config: ConfigDict) -> str:
     """The schedule of a stage's bits, its percentages as steps; of a share that has none yet, as steps of a hundred."""
     steps = config.steps or (100 if config.share else 0)
     if "%" in config.bit_schedule and not steps:
@@ -262,7 +262,7 @@ def parse_rules(name: str, config: ConfigDict) -> QuantRules | None:
     activation = ActivationSpec(
         config.activation_bits, config.activation_range, config.activation_symmetric, config.activation_start
     )
-    text = _with_steps(name, config)
+    text = _schedule_in_steps(name, config)
     schedule = parse_bits(text, f"{where}.bit_schedule")[1] if text else ()
     if text and not schedule:
         raise UserError(f"{where}.bit_schedule={config.bit_schedule!r} has no steps; write for example 8@0>4@500>1@1000")

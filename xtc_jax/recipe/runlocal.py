@@ -59,7 +59,7 @@ def _local_layers(text: str) -> str:
 
 def _local_schedule(text: str) -> str:
     """The same bits, at steps 0, 1, 2, …; of more than there are steps, the last."""
-    bits = re.findall(r"(\d+)@\d+%?", text)[-_LOCAL_STEPS:]
+    bits = re.findall(r"(\d+)@\d+", text)[-_LOCAL_STEPS:]
     return ">".join(f"{number}@{step}" for step, number in enumerate(bits))
 
 
