@@ -142,6 +142,15 @@ def test_the_students_of_the_methods_study_take_the_same_steps():
     assert stages["labels_1_bit"].teacher == ""
 
 
+def test_the_students_of_the_choices_study_take_the_same_steps():
+    stages = {stage.name: stage for stage in recipe_of(f"{ROOT / 'configs' / 'study' / 'choices.py'}:steps=1000,seed=7").stages}
+    assert stages.pop("teacher").steps == 1200
+    layers = stages.pop("layers").steps
+    assert layers + stages.pop("layers_first").steps == 1000
+    assert {name: stage.steps for name, stage in stages.items()} == dict.fromkeys(stages, 1000)
+    assert stages["row_8_2_1"].rules.changes == (150, 400)
+
+
 def run_for_real(tmp_path, config, *overrides):
     """The command as a user starts it: one device, and all of the compiler's optimizations."""
     words = ["compress", f"--config={config}", f"--workdir={tmp_path / 'run'}", *overrides]

@@ -18,6 +18,7 @@ def test_half_an_hour_half_the_layers_and_1_bit_is_what_one_gets_without_saying_
     assert (teacher.share, reduce.share, quantize.share) == (40, 10, 50)
     assert (reduce.layers, quantize.weight_bits) == ("every_other", 1)
     assert all(stage.patience > 0 and stage.most_epochs > 0 for stage in found.stages)
+    assert [stage.new_pairs for stage in found.stages] == [0, 20_000, 20_000]
 
 
 def test_task_minutes_layers_and_bits_are_arguments():

@@ -129,3 +129,28 @@ def test_the_length_and_the_padded_lengths_come_from_the_data_where_the_config_l
     assert "lengths: 12 tokens in the median, cut to 24, padded to 8, 24" in lines
     config.data.buckets = (16, 32)
     assert load(config)[0].train.buckets == (16, 32)
+
+
+@pytest.fixture
+def pairs(model, tmp_path):
+    """A recipe on 60 pairs of sentences."""
+    config = toy.recipe_config(model, toy.write_inference(tmp_path / "pairs"))
+    config.task, config.data.text, config.data.labels, config.data.max_length = "mnli", (), (), 32
+    config.data.buckets = (32,)
+    return config
+
+
+def test_new_pairs_of_the_texts_stand_behind_the_training_data_as_often_as_asked(pairs):
+    setup, lines = load(pairs)
+    sets = setup.sets(None)
+    assert sets.train_with_pairs(0) is sets.train_with_pairs(60) is sets.train
+    more = sets.train_with_pairs(75)
+    assert len(more) == 75
+    assert lines[-1] == "train: 15 new pairs of its texts, 75 in all"
+    assert sets.train_with_pairs(75) is more
+    assert [list(ids) for ids in more.tokens.input_ids][:60] == [list(ids) for ids in sets.train.tokens.input_ids]
+
+
+def test_single_texts_make_no_pairs(config):
+    sets = load(config)[0].sets(None)
+    assert sets.train_with_pairs(10**6) is sets.train

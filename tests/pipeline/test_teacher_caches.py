@@ -47,7 +47,9 @@ def test_the_batches_of_all_later_stages_with_the_same_teacher_are_counted_toget
     assert cache_of(quantize, [], budget=0) is None
 
 
-@pytest.mark.parametrize("changes", [{"batch_size": 4}, {"match": "0,1"}, {"loss": {"hidden": 0.0}}, {"teacher": "reduce"}])
+@pytest.mark.parametrize(
+    "changes", [{"batch_size": 4}, {"match": "0,1"}, {"loss": {"hidden": 0.0}}, {"teacher": "reduce"}, {"new_pairs": 9}]
+)
 def test_stages_that_read_other_outputs_or_in_other_batches_are_not_counted(root, tmp_path, changes):
     (_, reduce, quantize), cache_of = plans_of(root, tmp_path, quantize=changes)
     assert cache_of(reduce, [quantize], budget=None).batches == 20

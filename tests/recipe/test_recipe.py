@@ -127,7 +127,9 @@ def test_augment_counts_only_where_a_stage_is_augmented_and_in_what_is_built_on_
 
 def test_keys_of_a_stage_that_have_no_value_are_not_in_its_fingerprint():
     """Work directories of versions without these keys can go on."""
-    assert not {"freeze", "patience", "vocabulary", "vocabulary_min_count"} & set(make_recipe(a_config()).stages[1].raw)
+    assert not {"freeze", "new_pairs", "patience", "vocabulary", "vocabulary_min_count"} & set(
+        make_recipe(a_config()).stages[1].raw
+    )
 
 
 def test_the_fingerprint_is_plain_data_and_names_what_the_stage_is_built_on():
@@ -259,6 +261,10 @@ def test_binary_halves_may_start_from_a_ternary_stage():
         (lambda c: c.reduce.loss.update(temperature=0.0), "config.reduce.loss.temperature=0.0 must be above 0"),
         (lambda c: c.reduce.loss.update(hidden=-1.0), "config.reduce.loss.hidden=-1.0 must be at least 0"),
         (lambda c: c.reduce.loss.update(logit=0.0, attention=0.0, hidden=0.0), "config.reduce.loss: the weights must not be"),
+        (lambda c: c.reduce.update(new_pairs=-1), "config.reduce.new_pairs=-1 must be at least 0"),
+        (lambda c: c.reduce.update(new_pairs=9, augmented=True), "config.reduce.new_pairs=9: new pairs have no label; they"),
+        (lambda c: (c.reduce.update(new_pairs=9), c.reduce.loss.update(label=0.5)), "config.reduce.new_pairs=9: new pairs"),
+        (lambda c: c.teacher.update(new_pairs=9), "config.teacher.new_pairs=9: new pairs have no label; they need a teacher"),
         (lambda c: c.reduce.update(learning_rate=0.0), "config.reduce.learning_rate=0.0 must be above 0"),
         (lambda c: c.reduce.update(grid=(1e-5, 0.0)), "config.reduce.grid=(1e-05, 0.0): item 2 must be above 0"),
         (lambda c: c.reduce.update(dropout=1.0), "config.reduce.dropout=1.0 must be below 1, or -1"),

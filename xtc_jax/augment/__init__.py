@@ -1,7 +1,8 @@
-"""Variants of a data set: words replaced by what a masked language model, or the word embeddings, suggest."""
+"""More data than there is: variants of texts, in which words are replaced, and new pairs of the texts that there are."""
 
 from xtc_jax.augment.candidates import make_candidates
 from xtc_jax.augment.job import AugmentResult, AugmentSpec, augment
+from xtc_jax.augment.pairs import Pair, resembling_pairs
 from xtc_jax.augment.parts import (
     Job,
     assemble,
@@ -22,6 +23,7 @@ __all__ = [
     "Candidates",
     "Choices",
     "Job",
+    "Pair",
     "Sentence",
     "assemble",
     "augment",
@@ -32,6 +34,7 @@ __all__ = [
     "open_parts",
     "part_file",
     "remove_parts",
+    "resembling_pairs",
     "rounds_of",
     "run_processes",
     "write_part",

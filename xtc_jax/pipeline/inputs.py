@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from tokenizers import Tokenizer
 
+from xtc_jax.augment import resembling_pairs
 from xtc_jax.bert import BertConfig, complete, fit_head, with_head
 from xtc_jax.compress import Vocabulary
 from xtc_jax.data import (
@@ -59,11 +60,13 @@ class Sets:
       train: with the batch size of the first stage.
       validation: the task's validation splits by name, the selecting one first, with the batch size of evaluation.
       read_train: makes a training set like ``train`` of another file.
+      train_with_pairs: ``train`` with new pairs of its texts, up to so many rows, whose labels mean nothing; 0 adds none.
     """
 
     train: Dataset
     validation: Mapping[str, Dataset]
     read_train: Callable[[str], Dataset]
+    train_with_pairs: Callable[[int], Dataset]
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,14 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     longest, buckets = _lengths(data, examples, tokenizer, checkpoints, log)
 
     @functools.cache
+    def paired(rows: int) -> Examples:
+        old = examples["train"]
+        new = resembling_pairs([(first, second) for first, second in old.texts], rows - len(old.texts))
+        size = len(old.texts) + len(new)
+        log(f"train: {len(new):,} new pairs of its texts, {size:,} in all")
+        return replace(old, texts=[*old.texts, *new], labels=np.resize(old.labels, size), rows=np.resize(old.rows, size))
+
+    @functools.cache
     def sets(vocabulary: Vocabulary | None) -> Sets:
         own = Tokenizer.from_str(vocabulary.tokenizer if vocabulary else tokenizer)
         filling = vocabulary.position(pad) if vocabulary else pad
@@ -156,7 +167,13 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
         batch_size = recipe.stages[0].batch_size
         validation = {split: dataset(examples[split], data["eval_batch_size"]) for split in splits}
         train = dataset(examples["train"], batch_size)
-        return Sets(train, validation, functools.cache(lambda path: dataset(read(path, "train"), batch_size)))
+        more = functools.cache(lambda rows: dataset(paired(rows), batch_size))
+        return Sets(
+            train,
+            validation,
+            functools.cache(lambda path: dataset(read(path, "train"), batch_size)),
+            lambda rows: more(rows) if len(task.text) == 2 and rows > len(train.labels) else train,
+        )
 
     found = {"train": sets(None).train, **sets(None).validation}
     # Of one batch size: that of the first stage is none of the data.

@@ -124,7 +124,8 @@ def _prepare(
 def train_set_of(plan: StagePlan, inputs: Inputs, augmented: Callable[[], str]) -> Dataset:
     """The data that a stage trains on, in batches of its size; ``augmented`` as of :func:`train_stage`."""
     sets = inputs.sets(plan.vocabulary)
-    return replace(sets.read_train(augmented()) if plan.stage.augmented else sets.train, batch_size=plan.stage.batch_size)
+    train = sets.read_train(augmented()) if plan.stage.augmented else sets.train_with_pairs(plan.stage.new_pairs)
+    return replace(train, batch_size=plan.stage.batch_size)
 
 
 def _begin_stage(plan: StagePlan, inputs: Inputs) -> None:

@@ -44,7 +44,7 @@ def _same_teacher(other: StagePlan, plan: StagePlan) -> bool:
     return (
         other.teacher is plan.teacher
         and other.vocabulary == plan.vocabulary
-        and other.stage.augmented == plan.stage.augmented
+        and (other.stage.augmented, other.stage.new_pairs) == (plan.stage.augmented, plan.stage.new_pairs)
         and other.stage.batch_size == plan.stage.batch_size
         and teaching(other.objective) == teaching(plan.objective)
     )

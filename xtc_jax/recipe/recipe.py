@@ -32,7 +32,7 @@ _PARSED = (
 
 _UNFELT = ("accumulate", "share", "most_epochs")
 """Keys that do not change a stage's result, or only through its number of steps."""
-_NEWER = {"vocabulary": 0, "vocabulary_min_count": 0, "vocabulary_corpus": "", "patience": 0, "freeze": -1}
+_NEWER = {"vocabulary": 0, "vocabulary_min_count": 0, "vocabulary_corpus": "", "patience": 0, "freeze": -1, "new_pairs": 0}
 """Keys that are left out of a fingerprint where they have this value: work directories of before they existed can go on."""
 
 
@@ -56,6 +56,7 @@ class Stage:
     weight_bits: int
     loss: DistillSpec
     augmented: bool
+    new_pairs: int
     epochs: float
     steps: int
     warmup_epochs: float
@@ -218,6 +219,11 @@ def _stage(name: str, config: ConfigDict, raw: dict[str, Any], earlier: dict[str
         raise UserError(f"config.{name}.vocabulary_corpus is set, but neither vocabulary nor vocabulary_min_count reduces it")
     if config.teacher and max(config.loss[key] for key in LOSSES) == 0:
         raise UserError(f"config.{name}.loss: the weights must not be all 0, for the stage has a teacher")
+    if config.new_pairs and (config.augmented or not config.teacher or config.loss.label):
+        raise UserError(
+            f"config.{name}.new_pairs={config.new_pairs}: new pairs have no label; they need a teacher, loss.label=0 and "
+            "augmented=False"
+        )
     values = {key: value for key, value in config.items() if key not in _PARSED}
     values |= {"loss": DistillSpec(**config.loss.to_dict()), "grid": tuple(config.grid), "rules": parse_rules(name, config)}
     if config.accumulate > 1 and values["rules"] is not None:

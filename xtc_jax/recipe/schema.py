@@ -56,6 +56,7 @@ def stage_config(**values: Any) -> ConfigDict:
     config.loss.attention_norm = "valid"
     config.loss.hidden_norm = "valid"
     config.augmented = False  # train on the augmented data, see config.augment
+    config.new_pairs = 0  # rows that new pairs of its texts bring training data of two texts to, for the teacher; 0 adds none
     config.epochs = 18.0  # 0, with steps=0, takes the model as it is: it is measured, not trained
     config.steps = 0  # if not 0, instead of `epochs`
     config.warmup_epochs = 1.0

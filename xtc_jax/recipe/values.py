@@ -121,6 +121,7 @@ STAGE_VALUES = MappingProxyType(
         "loss.attention_norm": Value("text", words=("valid", "deepspeed", "ternarybert")),
         "loss.hidden_norm": Value("text", words=("valid", "deepspeed")),
         "augmented": _FLAG,
+        "new_pairs": _COUNT,
         "epochs": _SHARE,
         "steps": _COUNT,
         "warmup_epochs": _SHARE,
