@@ -1,9 +1,10 @@
-"""Which way to half of the layers and 1 bit, in the same steps? Scales of a matrix, a row, 64 weights; falling bits; layers first.
+"""Which way to half of the layers and 1 bit, in the same steps? Scales of a matrix, a row or 64 weights; fewer bits by and by.
 
     xtc compress --config=study/choices:task=stsb --config.data.path=train.parquet --workdir=runs/choices
 
-Given the training file alone, a tenth of it is held out, and nothing is chosen on validation data. All students have one teacher
-and the same number of steps. Arguments: task, steps (of each student), teacher_steps, lr, seed, runlocal. Measured here: not yet.
+Given the training file alone, a tenth of it is held out, and nothing is chosen on validation data. All students have one
+teacher and the same number of steps. Arguments: task, steps (of each student), teacher_steps, lr, seed, runlocal. Measured
+here: not yet.
 """
 
 from typing import Any
