@@ -119,10 +119,11 @@ def complete(config: BertConfig, params: Params, key: jax.Array) -> tuple[Params
     Returns:
       The params, and the names of the modules that are freshly initialised.
     """
-    fresh = init(config, key)
+    shapes = jax.eval_shape(lambda: init(config, key))
     kept = {name: value for name, value in params.items() if name != MASKED_LM}
-    if "classifier" in kept and kept["classifier"]["weight"].shape != fresh["classifier"]["weight"].shape:
+    if "classifier" in kept and kept["classifier"]["weight"].shape != shapes["classifier"]["weight"].shape:
         del kept["classifier"]
-    new = tuple(name for name in fresh if name not in kept)
-    full = {**fresh, **kept}
-    return jax.tree.map(lambda value: jax.numpy.asarray(value, jax.numpy.float32), full), new
+    new = tuple(name for name in shapes if name not in kept)
+    # Under jit what is not asked for is not drawn: of a BERT-base that is all but the head.
+    fresh = jax.jit(lambda key: {name: init(config, key)[name] for name in new})(key)
+    return jax.tree.map(lambda value: jax.numpy.asarray(value, jax.numpy.float32), {**fresh, **kept}), new
