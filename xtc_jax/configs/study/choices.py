@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from xtc_jax.data import GLUE
 from xtc_jax.recipe.schema import LOCAL_MODEL, base_config, parse_arg, stage_config
 
 _FIRST = 0.3
@@ -45,9 +46,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.group_64 = student(granularity="64")
     config.row_2_1 = student(bit_schedule="2@0>1@40%")
     config.row_8_2_1 = student(bit_schedule="8@0>2@15%>1@40%")
+    config.row_2_1_pairs = student(bit_schedule="2@0>1@40%", new_pairs=20_000)
     config.layers = student(weight_bits=32, rules="deepspeed", granularity="tensor", learning_rate=2e-4, **steps(first))
     config.layers_first = student(
         init="layers", layers="", vocabulary_min_count=0, bit_schedule="2@0>1@40%", **steps(options.steps - first)
     )
-    config.stages = ("teacher", "matrix", "row", "group_64", "row_2_1", "row_8_2_1", "layers", "layers_first")
+    pairs = ("row_2_1_pairs",) if options.task in GLUE and len(GLUE[options.task].text) == 2 else ()
+    config.stages = ("teacher", "matrix", "row", "group_64", "row_2_1", "row_8_2_1", *pairs, "layers", "layers_first")
     return config
