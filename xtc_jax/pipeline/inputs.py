@@ -31,6 +31,7 @@ from xtc_jax.data import (
 )
 from xtc_jax.errors import UserError
 from xtc_jax.formats import load_model
+from xtc_jax.parallel import on_first
 from xtc_jax.params import Params
 from xtc_jax.recipe.recipe import Recipe
 from xtc_jax.train import data_digest
@@ -146,7 +147,9 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     @functools.cache
     def paired(rows: int) -> Examples:
         old = examples["train"]
-        new = resembling_pairs([(first, second) for first, second in old.texts], rows - len(old.texts))
+        pairs = [(first, second) for first, second in old.texts]
+        # Found once for all processes: of two machines, float sums may put texts that resemble equally in another order.
+        new = [(first, second) for first, second in on_first(resembling_pairs, pairs, rows - len(pairs))]
         size = len(old.texts) + len(new)
         log(f"train: {len(new):,} new pairs of its texts, {size:,} in all")
         return replace(old, texts=[*old.texts, *new], labels=np.resize(old.labels, size), rows=np.resize(old.rows, size))

@@ -61,9 +61,10 @@ def run(recipe: Recipe, workdir: Path, log: Log, screen: Screen = "live") -> Res
     recipe = with_known_steps(recipe, workdir)
     notes: list[str] = []  # not said before all is checked: a mistake is one line
     inputs = load_inputs(recipe, notes.append)
+    agree(dict(inputs.digests), "data set")
     plans = make_plans(recipe, inputs, workdir)
     refuse_other_work(recipe, inputs, plans)
-    agree({**inputs.digests, **{p.stage.name: p.vocabulary.digest for p in plans if p.vocabulary}}, "data set")
+    agree({p.stage.name: p.vocabulary.digest for p in plans if p.vocabulary}, "data set")
     log = log if is_first() else lambda _: None
     on_first(make_directory, workdir)
     if not workdir.is_dir():
