@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,17 @@ def test_the_students_of_the_choices_study_take_the_same_steps():
     assert layers + stages.pop("layers_first").steps == 1000
     assert {name: stage.steps for name, stage in stages.items()} == dict.fromkeys(stages, 1000)
     assert stages["row_8_2_1"].rules.changes == (150, 400)
+
+
+def test_every_line_of_the_choices_study_is_a_recipe_on_training_data_alone():
+    text = (ROOT / "benchmarks" / "study" / "choices.txt").read_text()
+    lines = [shlex.split(line) for line in text.splitlines() if line.startswith("-")]
+    assert len(lines) == 6
+    for (config, *overrides), seed in zip(lines, (42, 42, 43, 43, 44, 44), strict=True):
+        recipe = recipe_of(config.removeprefix("--config="), *[word for word in overrides if not word.startswith("--workdir=")])
+        assert recipe.config["seed"] == seed
+        assert recipe.config["data"]["path"] == f"$GLUE/{recipe.config['task']}/train.parquet"
+        assert ("row_2_1_pairs" in recipe.config["stages"]) == (recipe.config["task"] == "stsb")
 
 
 def run_for_real(tmp_path, config, *overrides):

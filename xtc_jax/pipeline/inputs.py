@@ -150,7 +150,7 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
         pairs = [(first, second) for first, second in old.texts]
         # Found once for all processes: of two machines, float sums may put texts that resemble equally in another order.
         new = [(first, second) for first, second in on_first(resembling_pairs, pairs, rows - len(pairs))]
-        size = len(old.texts) + len(new)
+        size = len(pairs) + len(new)
         log(f"train: {len(new):,} new pairs of its texts, {size:,} in all")
         return replace(old, texts=[*old.texts, *new], labels=np.resize(old.labels, size), rows=np.resize(old.rows, size))
 

@@ -91,10 +91,7 @@ def make_plans(recipe: Recipe, inputs: Inputs, workdir: Path) -> list[StagePlan]
         stage = plan.stage
         if not stage.augmented:  # otherwise its length is known later
             train = inputs.sets(plan.vocabulary).train_with_pairs(stage.new_pairs)
-            check_schedule(
-                stage,
-                stage.counts(replace(train, batch_size=stage.batch_size).batches_per_epoch)[0],
-            )
+            check_schedule(stage, stage.counts(replace(train, batch_size=stage.batch_size).batches_per_epoch)[0])
     try:
         check_batch(inputs.eval_batch_size, mesh)
     except UserError as error:
