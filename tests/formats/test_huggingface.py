@@ -315,8 +315,10 @@ def test_completing_keeps_what_is_there_and_makes_what_is_not():
     full, new = complete(CONFIG, partial, KEY)
     assert set(new) == {"pooler", "classifier"}
     assert_same({name: full[name] for name in partial}, partial)
-    fresh = init(CONFIG, KEY)
-    assert_same({name: full[name] for name in new}, {name: fresh[name] for name in new})
+    fresh = named_leaves(init(CONFIG, KEY))
+    for name, leaf in named_leaves({name: full[name] for name in new}).items():
+        # Drawn by another program: an erfinv that a processor has in vectors rounds otherwise (seen with JAX 0.10.2).
+        np.testing.assert_array_max_ulp(np.asarray(leaf), np.asarray(fresh[name]), maxulp=4)
 
 
 def test_completing_a_complete_model_changes_nothing():

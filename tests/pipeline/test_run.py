@@ -86,6 +86,19 @@ def test_the_packed_model_answers_as_the_fake_quantized_student_does(done):
     assert packed["metrics"] == results_of(done / "work")["quantized"]["metrics"]
 
 
+def test_what_a_stage_answered_in_training_is_what_its_stored_model_answers(config, copied, monkeypatch):
+    """Written from the last evaluation, or computed again where that is gone: the same file and the same record."""
+    trained_stages(monkeypatch, real=False)
+    expected, measured = (copied / "predictions.json").read_bytes(), results_of(copied)["packed"]
+    (copied / "predictions.json").unlink()
+    shutil.rmtree(copied / "packed")
+    run(config, copied)
+    assert (copied / "predictions.json").read_bytes() == expected
+    again = results_of(copied)["packed"]
+    for key in ("metrics", "max_logit_difference", "prediction_agreement", "bytes"):
+        assert again[key] == measured[key], key
+
+
 def test_the_ratio_is_the_teachers_float32_bytes_over_the_bytes_of_the_file(done):
     packed = results_of(done / "work")["packed"]
     assert packed["bytes"] == (Path(packed["path"]) / "model.safetensors").stat().st_size
@@ -189,11 +202,16 @@ def test_a_packed_model_of_another_last_stage_is_refused(config, copied, monkeyp
         (lambda c: c.quantize.update(match="2,5"), "config.quantize.teacher='teacher': layers=(2, 5): the teacher"),
         (lambda c: c.reduce.update(layers="evenly(9)"), "config.reduce.layers='evenly(9)': that keeps 9 of 4 layers"),
         (lambda c: c.quantize.update(freeze=3), "config.quantize.freeze=3: the model has 2 layers"),
+        (lambda c: c.quantize.update(freeze=0, lazy_embeddings=True), "config.quantize.lazy_embeddings: no row trains with fr"),
+        (
+            lambda c: c.quantize.update(extra_rules=("word_embeddings=1,tensor",), lazy_embeddings=True),
+            "config.quantize.lazy_embeddings: embeddings/word_embeddings/weight has scales or means that its rows share",
+        ),
         (lambda c: c.quantize.update(granularity="48"), "config.quantize: encoder/layer_0/attention/output/dense"),
         (lambda c: c.quantize.update(bit_schedule="8@0>1@20"), "config.quantize: its schedule changes at step 20"),
     ],
     ids=["layer", "order", "later stage", "rule", "length", "buckets", "batch", "later batch", "evaluation", "mesh", "parts",
-         "short teacher", "length of match", "match", "evenly", "freeze", "group", "schedule"],
+         "short teacher", "length of match", "match", "evenly", "freeze", "nothing lazy", "shared scale", "group", "schedule"],
 )  # fmt: skip
 def test_what_cannot_work_is_refused_before_anything_is_trained_or_written(config, tmp_path, monkeypatch, change, message):
     trained_stages(monkeypatch, real=False)

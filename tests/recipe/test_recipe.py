@@ -77,6 +77,7 @@ def changed_by(change):
         (lambda c: c.teacher.update(learning_rate=1e-4), list(STAGES)),
         (lambda c: c.reduce.update(layers="1,3"), ["reduce", "quantize"]),
         (lambda c: c.reduce.update(freeze=0), ["reduce", "quantize"]),
+        (lambda c: c.reduce.update(lazy_embeddings=True), ["reduce", "quantize"]),
         (lambda c: c.reduce.loss.update(hidden=0.5), ["reduce", "quantize"]),
         (lambda c: c.quantize.update(weight_bits=2), ["quantize"]),
         (lambda c: c.quantize.update(extra_rules=("pooler=2",)), ["quantize"]),
@@ -97,6 +98,7 @@ def changed_by(change):
         "teacher",
         "reduce",
         "freeze",
+        "lazy",
         "loss",
         "quantize",
         "rules",
@@ -127,7 +129,7 @@ def test_augment_counts_only_where_a_stage_is_augmented_and_in_what_is_built_on_
 
 def test_keys_of_a_stage_that_have_no_value_are_not_in_its_fingerprint():
     """Work directories of versions without these keys can go on."""
-    assert not {"freeze", "new_pairs", "patience", "vocabulary", "vocabulary_min_count"} & set(
+    assert not {"freeze", "lazy_embeddings", "new_pairs", "patience", "vocabulary", "vocabulary_min_count"} & set(
         make_recipe(a_config()).stages[1].raw
     )
 

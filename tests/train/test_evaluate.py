@@ -48,7 +48,9 @@ def test_metrics_count_every_example_once():
         return np.array([[0.0, odd_rows_positive.get(int(i) % 2, -1.0)] for i in batch["index"]], np.float32)
 
     dataset.labels[0] = 1
-    assert evaluate(step, {}, {"validation": dataset}, toy.SENTIMENT, make_mesh()) == {"accuracy": 12 / 13}
+    found = evaluate(step, {}, {"validation": dataset}, toy.SENTIMENT, make_mesh())
+    assert found.metrics == {"accuracy": 12 / 13}
+    np.testing.assert_array_equal(found.logits["validation"][:, 1], [-1.0, 1.0] * 6 + [-1.0])
 
 
 def test_every_validation_split_is_measured_and_a_further_one_carries_its_suffix():
@@ -59,8 +61,9 @@ def test_every_validation_split_is_measured_and_a_further_one_carries_its_suffix
     second.labels[:] = [0, 1, 0]
     task = dataclasses.replace(toy.SENTIMENT, validation=("validation_matched", "validation_mismatched"))
     sets = dict(zip(task.validation, (first, second), strict=True))
-    metrics = evaluate(always_positive, {}, sets, task, make_mesh())
-    assert list(metrics.items()) == [("accuracy", 2 / 4), ("accuracy_mismatched", 1 / 3)]
+    found = evaluate(always_positive, {}, sets, task, make_mesh())
+    assert {split: logits.shape for split, logits in found.logits.items()} == {split: (len(sets[split]), 2) for split in sets}
+    assert list(found.metrics.items()) == [("accuracy", 2 / 4), ("accuracy_mismatched", 1 / 3)]
 
 
 def test_a_model_whose_logits_are_not_finite_has_metrics_nan_and_every_example_was_evaluated():
@@ -72,6 +75,6 @@ def test_a_model_whose_logits_are_not_finite_has_metrics_nan_and_every_example_w
         return rows
 
     dataset = toy.dataset(count=5)
-    metrics = evaluate(diverged, {}, {"validation": dataset}, toy.SENTIMENT, make_mesh())
+    metrics = evaluate(diverged, {}, {"validation": dataset}, toy.SENTIMENT, make_mesh()).metrics
     assert list(metrics) == ["accuracy"]
     assert np.isnan(metrics["accuracy"])

@@ -11,7 +11,7 @@ from xtc_jax.compress import DistillSpec, layer_map
 from xtc_jax.errors import UserError
 from xtc_jax.params import named_leaves
 from xtc_jax.quantize import INPUT_RANGE, ActivationSpec, named_rules
-from xtc_jax.train import Objective, OptimizerSpec, Run, Upkeep, clear_checkpoints, loop, train
+from xtc_jax.train import Evaluation, Objective, OptimizerSpec, Run, Upkeep, clear_checkpoints, loop, train
 from xtc_jax.train import run as run_module
 from xtc_jax.train.checkpoints import Checkpoints
 from xtc_jax.train.metrics import read_metrics
@@ -225,12 +225,12 @@ def test_the_parameters_of_the_best_evaluation_come_back(tmp_path, monkeypatch):
 
     def evaluate(step, params, *_):
         seen.append(jax.device_get(params))
-        return {"accuracy": next(scripted)}
+        return Evaluation({"accuracy": next(scripted)}, {"validation": np.float32([len(seen)])})
 
     monkeypatch.setattr(loop, "evaluate", evaluate)
     result = train(a_run(tmp_path, eval_every=25), start(), None)
     assert steps_of(tmp_path, "eval/accuracy") == [25, 50, 60]
-    assert result.metrics == {"accuracy": 0.9}
+    assert (result.metrics, result.logits) == ({"accuracy": 0.9}, {"validation": [2.0]})
     jax.tree.map(np.testing.assert_array_equal, result.params, seen[1])
 
 
@@ -296,7 +296,7 @@ class Steps:
 
     def evaluate(self, step, *_):
         self.evaluated.append(step)
-        return {"accuracy": 0.5}
+        return Evaluation({"accuracy": 0.5}, {})
 
 
 SCHEDULED = named_rules("deepspeed", 1, ActivationSpec(8, start=3), schedule=((1, 8), (4, 1)))
@@ -382,7 +382,8 @@ def test_a_narrow_student_learns_its_teachers_hidden_states_through_a_projection
     changes = {"objective": objective, "optimizer": OptimizerSpec(2e-2, 40, 4), "eval_every": 40, **one_shape()}
     trained, seen = toy.params(student, 5), []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "evaluate", lambda step, params, *_: seen.append(loop.copy(params)) or {"accuracy": 0.5})
+        found = Evaluation({"accuracy": 0.5}, {})
+        patch.setattr(loop, "evaluate", lambda step, params, *_: seen.append(loop.copy(params)) or found)
         result = train(a_run(tmp_path, **changes), trained, toy.params(toy.shape(1), 6))
     losses = [record["hidden"] for record in read_metrics(tmp_path / "metrics.jsonl") if "hidden" in record]
     assert losses[-1] < losses[0] / 2

@@ -10,21 +10,21 @@ from xtc_jax.data import Task, compute_all
 from xtc_jax.formats import WEIGHTS, PackedModel, clear_unfinished, load_flax, load_packed, save_packed, tokenizer_bytes
 from xtc_jax.parallel import make_mesh, on_first, put_replicated, put_sharded
 from xtc_jax.pipeline.inputs import Inputs, Log
-from xtc_jax.pipeline.plan import (
-    StagePlan,
-)
+from xtc_jax.pipeline.plan import StagePlan
 from xtc_jax.pipeline.records import packed_digest
 from xtc_jax.pipeline.stage import metrics_text
 from xtc_jax.pipeline.workdir import Result, write_done
 from xtc_jax.recipe.recipe import Recipe
-from xtc_jax.train import (
-    make_eval_step,
-    predict_logits,
-)
+from xtc_jax.train import Logits, make_eval_step, predict_logits
 
 
-def pack_stage(plan: StagePlan, first: StagePlan, recipe: Recipe, inputs: Inputs, directory: Path, log: Log) -> Result:
-    """Pack a stage's model, then measure the file against the fake-quantized student it came from."""
+def pack_stage(
+    plan: StagePlan, first: StagePlan, recipe: Recipe, inputs: Inputs, directory: Path, known: Logits | None, log: Log
+) -> Result:
+    """Pack a stage's model, then measure the file against the fake-quantized student it came from.
+
+    ``known`` are this student's validation logits, where its training has just computed them.
+    """
     begun, rules, storage = time.monotonic(), plan.stage.rules, recipe.config["storage"]
     assert rules is not None
     latent = load_flax(plan.directory / "model")[1]
@@ -32,8 +32,10 @@ def pack_stage(plan: StagePlan, first: StagePlan, recipe: Recipe, inputs: Inputs
     packed = PackedModel(plan.config, pack(latent, rules), inputs.task, inputs.max_length)
     on_first(save_packed, directory, packed, plan.directory / "model", storage)
     mesh, sets = make_mesh(recipe.config["mesh"]), inputs.sets(plan.vocabulary).validation
-    step, placed = make_eval_step(plan.config, rules, mesh), put_sharded(latent, mesh)
-    fake = np.concatenate([predict_logits(step, placed, dataset, mesh) for dataset in sets.values()])
+    if known is None:
+        fake_step, placed = make_eval_step(plan.config, rules, mesh), put_sharded(latent, mesh)
+        known = {split: predict_logits(fake_step, placed, dataset, mesh) for split, dataset in sets.items()}
+    fake = np.concatenate([known[split] for split in sets])
     # On a CPU by XLA, as the student: the native kernel sums attention in another order, which says nothing about the file.
     backend = "xla" if mesh.devices.flat[0].platform == "cpu" else ""
     stored = put_replicated(ready(load_packed(directory).params, backend=backend), mesh)

@@ -72,6 +72,7 @@ class StagePlan:
             self.stage.accumulate,
             self.fingerprint.get("teacher_cache_dtype", "float32"),
             self.stage.freeze,
+            self.stage.lazy_embeddings,
         )
 
 
@@ -143,6 +144,10 @@ def shape_stages(
         config = replace(origin, num_hidden_layers=len(layers.teacher_layers))
         if stage.freeze > config.num_hidden_layers:
             raise UserError(f"config.{stage.name}.freeze={stage.freeze}: the model has {config.num_hidden_layers} layers")
+        if stage.lazy_embeddings and stage.freeze >= 0:
+            raise UserError(
+                f"config.{stage.name}.lazy_embeddings: no row trains with freeze={stage.freeze}; use one of the two"
+            )
         if stage.dropout >= 0:
             rate = stage.dropout
             config = replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
@@ -213,6 +218,11 @@ def _check_rules(config: BertConfig, stage: Stage) -> None:
         if spec.activation is not None and path.startswith("embeddings/"):
             raise UserError(
                 f"config.{stage.name}: {path} is a table, it has no input to quantize; leave a{spec.activation.bits} out"
+            )
+        if stage.lazy_embeddings and "word_embeddings" in path and not spec.row_local:
+            raise UserError(
+                f"config.{stage.name}.lazy_embeddings: {path} has scales or means that its rows share, so no row can be "
+                "left out; quantize it by rows"
             )
 
 

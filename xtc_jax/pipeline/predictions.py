@@ -4,6 +4,7 @@ It has texts of the user's data in it, and stays beside the data on the user's d
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from xtc_jax.pipeline.inputs import Inputs
 from xtc_jax.pipeline.plan import StagePlan
 from xtc_jax.pipeline.workdir import write_json
 from xtc_jax.recipe.recipe import Recipe, digest
-from xtc_jax.train import Compiled, make_eval_step, predict_logits
+from xtc_jax.train import Compiled, Logits, make_eval_step, predict_logits
 
 PREDICTIONS = "predictions.json"
 _SHOWN = 16
@@ -25,20 +26,29 @@ _SHOWN = 16
 _SOME = 3
 
 
-def keep_predictions(recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, compiled: Compiled) -> None:
+def keep_predictions(
+    recipe: Recipe, inputs: Inputs, plans: list[StagePlan], workdir: Path, compiled: Compiled, answers: Mapping[str, Logits]
+) -> None:
     """Write the logits of the first stage and of the last on the selecting validation split, unless they are there already.
 
     Args:
       recipe, inputs, plans: of the run, all of whose stages are finished.
       workdir: gets the file.
       compiled: evaluation steps of the stages; those that are missing are added.
+      answers: validation logits of the stages that this process trained, by name; those of others are computed.
     """
     chosen = [plans[0]] if len(plans) == 1 else [plans[0], plans[-1]]
     key = digest([*(plan.fingerprint for plan in chosen), dict(inputs.digests)])
     if on_first(_is_there, workdir / PREDICTIONS, key):
         return
     split = next(iter(inputs.validation))
-    logits = {plan.stage.result: _logits(plan, recipe, inputs, split, compiled) for plan in chosen}
+    known = {name: by_split[split] for name, by_split in answers.items()}
+    logits = {
+        plan.stage.result: known[plan.stage.name]
+        if plan.stage.name in known
+        else _logits(plan, recipe, inputs, split, compiled)
+        for plan in chosen
+    }
     texts = inputs.examples[split].texts
     labels = inputs.validation[split].labels
     record = {"key": key, "split": split, **prediction_record(inputs.task, texts, labels, logits)}

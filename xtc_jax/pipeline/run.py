@@ -35,7 +35,7 @@ from xtc_jax.pipeline.timed import decide_steps, goes_on, is_open, seconds_befor
 from xtc_jax.pipeline.workdir import Result, finished, hold, make_directory, write_json
 from xtc_jax.recipe.budget import parse_budget
 from xtc_jax.recipe.recipe import Recipe
-from xtc_jax.train import Compiled, Screen, remove_teacher_cache
+from xtc_jax.train import Compiled, Logits, Screen, remove_teacher_cache
 
 
 def run(recipe: Recipe, workdir: Path, log: Log, screen: Screen = "live") -> Result:
@@ -98,6 +98,7 @@ def _run_stages(
     """Run or read every stage, pack what is to be packed, and write ``predictions.json`` and ``results.json``."""
     results: Result = {}
     compiled: Compiled = {}
+    answers: dict[str, Logits] = {}
     augmented = functools.cache(lambda: augmented_file(inputs, recipe, workdir / AUGMENTED, log))  # once, and only if asked for
     budget = parse_budget(recipe.config["teacher_cache"])
     if on_first(goes_on, recipe, workdir, clock.used):
@@ -113,14 +114,14 @@ def _run_stages(
                 recipe = with_known_steps(recipe, workdir)
                 plans = replan(recipe, inputs, workdir, plans)
             cache = teacher_cache(plans[number], plans[number + 1 :], inputs, augmented, workdir, budget)
-            done = train_stage(plans[number], recipe, inputs, augmented, compiled, cache, log, screen)
+            done = train_stage(plans[number], recipe, inputs, augmented, compiled, answers, cache, log, screen)
         results[plans[number].stage.result] = done
     on_first(remove_teacher_cache, workdir / TEACHER_CACHE)
     for plan in plans:
         if plan.packed:
             key = PACKED if plan is plans[-1] else f"{plan.stage.result} {PACKED}"
             done = on_first(finished, plan.packed)
-            results[key] = done or pack_stage(plan, plans[0], recipe, inputs, plan.packed, log)
-    keep_predictions(recipe, inputs, plans, workdir, compiled)
+            results[key] = done or pack_stage(plan, plans[0], recipe, inputs, plan.packed, answers.get(plan.stage.name), log)
+    keep_predictions(recipe, inputs, plans, workdir, compiled, answers)
     on_first(write_json, workdir / "results.json", results)
     return results

@@ -25,6 +25,7 @@ from xtc_jax.quantize import split
 from xtc_jax.recipe.recipe import Recipe, digest
 from xtc_jax.train import (
     Compiled,
+    Logits,
     OptimizerSpec,
     Run,
     RunResult,
@@ -44,6 +45,7 @@ def train_stage(
     inputs: Inputs,
     augmented: Callable[[], str],
     compiled: Compiled,
+    answers: dict[str, Logits],
     cache: TeacherCache | None,
     log: Log,
     screen: Screen = "live",
@@ -56,6 +58,7 @@ def train_stage(
       inputs: checkpoints, task and data.
       augmented: makes the file of augmented training data, or finds it.
       compiled: steps that earlier stages compiled; this stage adds its own.
+      answers: validation logits of the stages that were trained by this process, by name; this stage adds its own.
       cache: where what its teacher says is kept; None keeps nothing.
       log: receives lines of progress.
       screen: what is shown of the steps.
@@ -76,6 +79,8 @@ def train_stage(
     best = _best_rate(plan, {rate: run.metrics[inputs.task.metrics[0]] for rate, run in tried.items()}, log)
     if plan.teaches:
         _refuse_bad_teacher(plan, inputs, tried[best].metrics)
+    if (logits := tried[best].logits) is not None:
+        answers[stage.name] = logits
     save_flax(plan.directory / "model", plan.config, tried[best].params, _tokenizer(plan, inputs))
     return on_first(_finish_stage, plan, tried, best, log)
 

@@ -32,7 +32,15 @@ _PARSED = (
 
 _UNFELT = ("accumulate", "share", "most_epochs")
 """Keys that do not change a stage's result, or only through its number of steps."""
-_NEWER = {"vocabulary": 0, "vocabulary_min_count": 0, "vocabulary_corpus": "", "patience": 0, "freeze": -1, "new_pairs": 0}
+_NEWER = {
+    "vocabulary": 0,
+    "vocabulary_min_count": 0,
+    "vocabulary_corpus": "",
+    "patience": 0,
+    "freeze": -1,
+    "new_pairs": 0,
+    "lazy_embeddings": False,
+}
 """Keys that are left out of a fingerprint where they have this value: work directories of before they existed can go on."""
 
 
@@ -47,6 +55,7 @@ class Stage:
     teacher: str
     layers: str
     freeze: int
+    lazy_embeddings: bool
     match: str
     vocabulary: int
     vocabulary_min_count: int

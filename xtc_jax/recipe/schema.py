@@ -30,6 +30,7 @@ def stage_config(**values: Any) -> ConfigDict:
     config.teacher = ""  # stage that teaches; "" trains on the labels
     config.layers = ""  # kept of what it starts from: "1,3,5", every_other, first(n), last(n), evenly(n); "" keeps all
     config.freeze = -1  # its lowest layers that do not train, nor do the embeddings then: 0 the embeddings alone; -1 trains all
+    config.lazy_embeddings = False  # rows of the word table that a batch does not read keep their values and moments: faster
     config.match = ""  # teacher layers its layers are compared with; "" are those they came from, else evenly spread ones
     config.vocabulary = 0  # word pieces kept of what it starts from, the most frequent of the training data; 0 keeps all
     config.vocabulary_min_count = 0  # word pieces that occur less often leave
@@ -46,15 +47,9 @@ def stage_config(**values: Any) -> ConfigDict:
     config.activation_start = 0  # step from which activations are quantized
     config.rules = "deepspeed"  # or "paper-50x"
     config.extra_rules = ()  # "REGEX=BITS[,OPTION...]", tried before `rules`; see parse_spec
-    config.loss = ConfigDict()  # weights and normalisations, see DistillSpec
-    config.loss.label = 0.0
-    config.loss.logit = 1.0
-    config.loss.attention = 1.0
-    config.loss.hidden = 1.0
-    config.loss.temperature = 1.0
-    config.loss.logit_norm = "deepspeed"
-    config.loss.attention_norm = "valid"
-    config.loss.hidden_norm = "valid"
+    norms = {"logit_norm": "deepspeed", "attention_norm": "valid", "hidden_norm": "valid"}
+    weights = {"label": 0.0, "logit": 1.0, "attention": 1.0, "hidden": 1.0}
+    config.loss = ConfigDict({**weights, "temperature": 1.0, **norms})  # see DistillSpec
     config.augmented = False  # train on the augmented data, see config.augment
     config.new_pairs = 0  # rows that new pairs of its texts bring training data of two texts to, for the teacher; 0 adds none
     config.epochs = 18.0  # 0, with steps=0, takes the model as it is: it is measured, not trained

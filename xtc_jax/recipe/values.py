@@ -96,6 +96,7 @@ STAGE_VALUES = MappingProxyType(
         "teacher": _TEXT,
         "layers": _TEXT,
         "freeze": Value("whole", least=-1),
+        "lazy_embeddings": _FLAG,
         "match": _TEXT,
         "vocabulary": _COUNT,
         "vocabulary_min_count": _COUNT,

@@ -146,7 +146,7 @@ def weight_summaries(packed: Path) -> list[WeightSummary]:
 
 
 def _summary(name: str, weight: Any) -> WeightSummary:
-    values, scale = np.asarray(weight.values()), np.asarray(weight.scale)
+    values, scale = np.asarray(weight.unpacked().codes), np.asarray(weight.scale)
     parts = name.split("/")
     layer = int(parts[1].removeprefix("layer_")) if parts[1].startswith("layer_") else -1
     return WeightSummary(

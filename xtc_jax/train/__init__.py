@@ -1,6 +1,6 @@
 """The sharded train step and what surrounds it."""
 
-from xtc_jax.train.evaluate import evaluate, predict_logits
+from xtc_jax.train.evaluate import Evaluation, Logits, evaluate, predict_logits
 from xtc_jax.train.frozen import freezing
 from xtc_jax.train.identity import data_digest
 from xtc_jax.train.loop import clear_checkpoints, train
@@ -26,6 +26,8 @@ from xtc_jax.train.timing import StepTimes, fit_steps, time_steps
 __all__ = [
     "Compiled",
     "EvalStep",
+    "Evaluation",
+    "Logits",
     "Objective",
     "OptimizerSpec",
     "Run",

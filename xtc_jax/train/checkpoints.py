@@ -27,6 +27,7 @@ from orbax.checkpoint import v1 as ocp
 from xtc_jax.errors import UserError, refuse_pattern
 from xtc_jax.parallel.processes import lost_process
 from xtc_jax.params import Params
+from xtc_jax.train.evaluate import Logits
 from xtc_jax.train.identity import Identity, first_difference
 from xtc_jax.train.seals import SEAL, damage, seal
 from xtc_jax.train.state import TrainState
@@ -44,11 +45,13 @@ class Best:
       step: when it was.
       metrics: of the task, the selecting one first.
       params: copies on the devices, placed as the state's are.
+      logits: that the metrics were computed from; None of an evaluation before the checkpoint that the run went on from.
     """
 
     step: int
     metrics: dict[str, float]
     params: Params
+    logits: Logits | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Logits and metrics of a model over a whole data set, every example exactly once."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,9 +30,20 @@ def predict_logits(step: EvalStep, params: Params, dataset: Dataset, mesh: jax.s
     return logits
 
 
+Logits = dict[str, np.ndarray]
+"""Of a model on every validation split, by its name: ``(examples, labels)`` in the order of the split."""
+
+
+class Evaluation(NamedTuple):
+    """The task's metrics on each of its validation splits, as fractions, and the logits that they were computed from."""
+
+    metrics: dict[str, float]
+    logits: Logits
+
+
 def evaluate(
     step: EvalStep, params: Params, datasets: Mapping[str, Dataset], task: Task, mesh: jax.sharding.Mesh
-) -> dict[str, float]:
-    """The task's metrics on each of its validation splits, as fractions; see :func:`xtc_jax.data.compute_all`."""
+) -> Evaluation:
+    """Logits and metrics of a model on every split of ``datasets``; see :func:`xtc_jax.data.compute_all`."""
     logits = {split: predict_logits(step, params, dataset, mesh) for split, dataset in datasets.items()}
-    return compute_all(task, logits, {split: dataset.labels for split, dataset in datasets.items()})
+    return Evaluation(compute_all(task, logits, {split: dataset.labels for split, dataset in datasets.items()}), logits)

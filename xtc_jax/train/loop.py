@@ -71,8 +71,9 @@ def train(run: Run, params: Params, teacher: Params | None, compiled: Compiled |
             done = _steps(run, done, targets, checkpoints, preempted, mesh, compiled)
     assert done.best is not None, "the last step evaluates"
     steps = int(done.state.step)
-    best = fetch(student_params(done.best.params), mesh)
-    return RunResult(best, done.best.metrics, steps, done.seconds, steps * run.train_set.batch_size / done.seconds)
+    best = done.best
+    speed = steps * run.train_set.batch_size / done.seconds
+    return RunResult(fetch(student_params(best.params), mesh), best.metrics, steps, done.seconds, speed, best.logits)
 
 
 def clear_checkpoints(directory: Path) -> None:
@@ -83,13 +84,13 @@ def clear_checkpoints(directory: Path) -> None:
 def _measure(run: Run, state: TrainState, mesh: jax.sharding.Mesh, compiled: Compiled) -> RunResult:
     """A run of 0 steps. It leaves no checkpoint: there is nothing to resume, and its parameters are given anew each time."""
     begun = time.monotonic()
-    metrics = evaluate(eval_step_of(run, mesh, compiled), state.params, run.eval_sets, run.task, mesh)
+    found = evaluate(eval_step_of(run, mesh, compiled), state.params, run.eval_sets, run.task, mesh)
     seconds = time.monotonic() - begun
     if is_first():
         (run.directory / "metrics.jsonl").unlink(missing_ok=True)  # of a process that was killed right here
     with metrics_writer(run.directory) as write:
-        write(0, {**_named(metrics), "seconds": seconds})
-    return RunResult(fetch(student_params(state.params), mesh), metrics, 0, seconds, 0.0)
+        write(0, {**_named(found.metrics), "seconds": seconds})
+    return RunResult(fetch(student_params(state.params), mesh), found.metrics, 0, seconds, 0.0, found.logits)
 
 
 def _named(metrics: Mapping[str, float]) -> Record:
@@ -188,9 +189,9 @@ def _steps(
                 log(step, {**means, "learning_rate": float(rates[step - 1]), **meter.speed(spent), **split_of(spent)})
             if step % run.eval_every == 0 or last:
                 with phases("eval"):
-                    metrics = evaluate(eval_step, state.params, run.eval_sets, run.task, mesh)
-                    best = _better(best, Best(step, metrics, state.params))
-                log(step, {**_named(metrics), **split_of(phases.take())})
+                    found = evaluate(eval_step, state.params, run.eval_sets, run.task, mesh)
+                    best = _better(best, Best(step, found.metrics, state.params, found.logits))
+                log(step, {**_named(found.metrics), **split_of(phases.take())})
                 last = last or _idle(run, best, step)
             if last or stop or (logs and checkpoints.due()):
                 with phases("checkpoint"):

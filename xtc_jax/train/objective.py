@@ -33,6 +33,8 @@ class Objective:
       teacher_dtype: bfloat16 rounds the teacher's hidden states and attention scores to it before they are compared; float32
         leaves them as they are computed.
       freeze: lower layers that do not train, see :func:`xtc_jax.train.frozen.trained`; -1: all train.
+      lazy_embeddings: whether a step leaves the rows of the word table that its batch does not read as they are, see
+        :mod:`xtc_jax.train.lazy`.
     """
 
     student: BertConfig
@@ -46,6 +48,7 @@ class Objective:
     accumulate: int = 1
     teacher_dtype: Literal["float32", "bfloat16"] = "float32"
     freeze: int = -1
+    lazy_embeddings: bool = False
 
     @property
     def projects(self) -> bool:

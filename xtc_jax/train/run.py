@@ -10,6 +10,7 @@ import optax
 
 from xtc_jax.data import Dataset, Task
 from xtc_jax.params import Params
+from xtc_jax.train.evaluate import Logits
 from xtc_jax.train.frozen import freezing
 from xtc_jax.train.metrics import Screen
 from xtc_jax.train.objective import Objective
@@ -87,6 +88,7 @@ class RunResult:
       steps: optimizer steps done in all.
       seconds: wall time, evaluation and compilation included, over all processes that worked on it.
       examples_per_second: training examples per second of that time.
+      logits: of the best evaluation, by validation split; None where a process made it that was stopped since.
     """
 
     params: Params
@@ -94,6 +96,7 @@ class RunResult:
     steps: int
     seconds: float
     examples_per_second: float
+    logits: Logits | None = None
 
 
 Compiled = dict[tuple[Any, ...], Any]

@@ -15,6 +15,7 @@ from xtc_jax.parallel import batch_sharding, gathered, replicated, shardings
 from xtc_jax.params import Params
 from xtc_jax.quantize import INPUT_RANGE, QuantRules, with_input_ranges
 from xtc_jax.train.frozen import held
+from xtc_jax.train.lazy import cut, on_rows, paste, rows_of
 from xtc_jax.train.objective import DeviceBatch, Objective, compute_params, forward
 from xtc_jax.train.parts import in_parts
 from xtc_jax.train.state import TrainState
@@ -138,6 +139,17 @@ def make_train_step(
     """
 
     def step(state: TrainState, target: Target | None, batch: DeviceBatch, rate: Array) -> tuple[TrainState, dict[str, Array]]:
+        if not objective.lazy_embeddings:
+            after, losses = dense(objective, state, target, batch, rate)
+        else:
+            rows, batch = rows_of(batch, objective.student.vocab_size)
+            small, losses = dense(on_rows(objective, len(rows)), cut(state, rows), target, batch, rate)
+            after = paste(state, small, rows)
+        return jax.lax.with_sharding_constraint(after, shardings(after, mesh)), losses
+
+    def dense(
+        objective: Objective, state: TrainState, target: Target | None, batch: DeviceBatch, rate: Array
+    ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(state.key, state.step)
         losses, gradients = losses_and_gradients(objective, state.params, target, batch, key, mesh)
         losses = {"loss": jnp.sum(jnp.stack(list(losses.values()))), **losses}
@@ -151,8 +163,7 @@ def make_train_step(
             state.params,
             gradients,
         )
-        after = TrainState(state.step + 1, params, opt_state, state.key)
-        return jax.lax.with_sharding_constraint(after, shardings(after, mesh)), losses
+        return TrainState(state.step + 1, params, opt_state, state.key), losses
 
     return jax.jit(
         step,
