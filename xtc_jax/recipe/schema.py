@@ -17,7 +17,7 @@ Phase = tuple[Sequence[str], Sequence[float], int | float, float]
 """``(losses, weights, steps, learning rate)`` of one stage of a distillation schedule; a float counts epochs, not steps."""
 
 
-def stage_config(**values: Any) -> ConfigDict:
+def stage_config(**values: Any) -> ConfigDict:  # noqa: PLR0915 (a line for every key: the page of keys is made of them)
     """A stage; keyword arguments override these defaults, which are XTC's (docs/method.md, section 1).
 
     Raises:
@@ -47,9 +47,15 @@ def stage_config(**values: Any) -> ConfigDict:
     config.activation_start = 0  # step from which activations are quantized
     config.rules = "deepspeed"  # or "paper-50x"
     config.extra_rules = ()  # "REGEX=BITS[,OPTION...]", tried before `rules`; see parse_spec
-    norms = {"logit_norm": "deepspeed", "attention_norm": "valid", "hidden_norm": "valid"}
-    weights = {"label": 0.0, "logit": 1.0, "attention": 1.0, "hidden": 1.0}
-    config.loss = ConfigDict({**weights, "temperature": 1.0, **norms})  # see DistillSpec
+    config.loss = ConfigDict()  # weights and normalisations, see DistillSpec
+    config.loss.label = 0.0
+    config.loss.logit = 1.0
+    config.loss.attention = 1.0
+    config.loss.hidden = 1.0
+    config.loss.temperature = 1.0
+    config.loss.logit_norm = "deepspeed"
+    config.loss.attention_norm = "valid"
+    config.loss.hidden_norm = "valid"
     config.augmented = False  # train on the augmented data, see config.augment
     config.new_pairs = 0  # rows that new pairs of its texts bring training data of two texts to, for the teacher; 0 adds none
     config.epochs = 18.0  # 0, with steps=0, takes the model as it is: it is measured, not trained
