@@ -15,7 +15,6 @@ from xtc_jax.train.lazy import rows_of
 SHAPE = toy.shape(2)
 LABELS = Objective(SHAPE, None, None, layer_map((), 2), DistillSpec())
 DISTILL = Objective(SHAPE, named_rules("paper-50x", 1, granularity="row"), SHAPE, layer_map((0, 1), 2), DistillSpec())
-BOTH = pytest.mark.parametrize("objective", [LABELS, DISTILL], ids=["labels", "one bit"])
 TABLE = "embeddings/word_embeddings/weight"
 SPEC = OptimizerSpec(1e-3, 10, 0, weight_decay=0.5)
 
@@ -51,7 +50,7 @@ def test_there_are_never_more_rows_than_the_table_has():
     np.testing.assert_array_equal(rows, [0, 1, 2, 3, 4])
 
 
-@BOTH
+@pytest.mark.parametrize("objective", [LABELS, DISTILL], ids=["labels", "one bit"])
 def test_the_first_step_moves_the_rows_that_are_read_as_the_other_optimizer_does_and_no_others(objective):
     """Before it all moments are 0, so the two differ in the weight decay of rows that are not read alone."""
     batch = a_batch(0)
@@ -81,8 +80,11 @@ def test_a_row_keeps_its_value_and_its_moments_until_a_batch_reads_it():
         assert np.any(old != new)
 
 
-@BOTH
-@pytest.mark.parametrize("mesh", [(4, 1, 1), (2, 2, 1), (1, 2, 2)])
+@pytest.mark.parametrize(
+    ("objective", "mesh"),
+    [(LABELS, (4, 1, 1)), (DISTILL, (2, 2, 1)), (DISTILL, (1, 2, 2))],
+    ids=["labels, data", "one bit, fsdp", "one bit, tensor"],
+)
 def test_the_mesh_does_not_change_the_result(objective, mesh):
     batches = [a_batch(0), a_batch(1)]
     (one, alone), (several, losses) = after(objective, batches, True), after(objective, batches, True, 4, mesh)
