@@ -42,13 +42,10 @@ def keep_predictions(
     if on_first(_is_there, workdir / PREDICTIONS, key):
         return
     split = next(iter(inputs.validation))
-    known = {name: by_split[split] for name, by_split in answers.items()}
-    logits = {
-        plan.stage.result: known[plan.stage.name]
-        if plan.stage.name in known
-        else _logits(plan, recipe, inputs, split, compiled)
-        for plan in chosen
-    }
+    logits = {}
+    for plan in chosen:
+        known = answers.get(plan.stage.name)
+        logits[plan.stage.result] = known[split] if known else _logits(plan, recipe, inputs, split, compiled)
     texts = inputs.examples[split].texts
     labels = inputs.validation[split].labels
     record = {"key": key, "split": split, **prediction_record(inputs.task, texts, labels, logits)}

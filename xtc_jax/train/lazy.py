@@ -4,7 +4,7 @@ A batch reads some hundred of thirty thousand rows. The gradient of all others i
 the size of the table, which is half of a small BERT. Here the step is that of a model whose table holds the rows of the batch
 alone; the others keep their values and their moments until a batch reads them ("lazy Adam": PyTorch's ``SparseAdam``,
 TensorFlow Addons' ``LazyAdam``). That is another optimizer: under Adam a row moves on for many steps after its only gradient,
-``lr / sqrt(1 - b2)`` in all, which is 32 ``lr``; here it moves 3 ``lr``, once. It decays in the steps that read it alone.
+``lr / sqrt(1 - b2)`` in all, which is 32 ``lr``; here it moves 3 ``lr``, once. A row decays only when it is read.
 """
 
 from collections.abc import Callable
