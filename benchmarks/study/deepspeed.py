@@ -3,9 +3,9 @@
   python benchmarks/study/deepspeed.py cola-42 --torch-python=ds/bin/python            # padded to the longest of each batch
   python benchmarks/study/deepspeed.py cola-42 --torch-python=ds/bin/python --pad=128  # as DeepSpeed's examples do
 
-The 1-bit student of full depth, ``w1``, of a work directory that has its teacher: the same batches in the same order, the same
-steps and learning rates, evaluated as often, the best evaluation kept. Losses are DeepSpeed's, so are their normalisations. The
-result is written beside claims.json, with the seconds of training and evaluation.
+The 1-bit student of full depth and three epochs, ``w1_3``, of a work directory that has its teacher: the same batches in the
+same order, the same steps and learning rates, evaluated as often, the best evaluation kept. Losses are DeepSpeed's, so are their
+normalisations. The result is written beside claims.json, with the seconds of training and evaluation.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from xtc_jax.train.optimizer import OptimizerSpec, learning_rates
 
 SCRIPT = Path(__file__).resolve().parents[1] / "torch_deepspeed_train.py"
 FILE = RESULTS.with_name("claims_deepspeed.json")
-STAGE = "w1"
+STAGE = "w1_3"
 
 
 def plan_of(run: str) -> tuple[StagePlan, Inputs]:

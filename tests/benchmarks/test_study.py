@@ -8,20 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from xtc_jax.configs.study.claims import EPOCHS
+from xtc_jax.configs.study.claims import EXAMPLES
+from xtc_jax.errors import UserError
 from xtc_jax.pipeline.workdir import write_done
 from xtc_jax.recipe.files import read_config_file
 from xtc_jax.recipe.recipe import make_recipe
 
 FILE = Path(__file__).resolve().parents[2] / "benchmarks" / "study" / "study.py"
-SEVERAL = (("two", 2), ("three", 3))
-LONGEST = {"cola": 18, "mrpc": 18, "stsb": 18, "sst2": 3}
+SMALL = ("cola", "mrpc", "stsb")
 
 
 @pytest.fixture
 def study(tmp_path, monkeypatch):
     """The script, with data of 1,000 examples a task and an empty place for its work directories."""
-    for task in EPOCHS:
+    for task in EXAMPLES:
         (tmp_path / "glue" / task).mkdir(parents=True)
         pyarrow.parquet.write_table(pa.table({"label": [0] * 1000}), tmp_path / "glue" / task / "train.parquet")
     monkeypatch.setenv("GLUE", str(tmp_path / "glue"))
@@ -41,39 +41,62 @@ def stages(argument):
     return {stage.name: stage for stage in make_recipe(read_config_file(f"study/claims:{argument}", ())).stages}
 
 
-def test_the_small_tasks_run_with_three_seeds_and_every_task_with_all_students_once(study):
+def test_the_small_tasks_run_with_three_seeds_and_all_students_once(study):
     runs = [(study.recipe_of(each).config, study.value(each, "config")) for each in study.commands()]
     seeds = {(config["task"], config["seed"]) for config, _ in runs}
-    assert seeds == {(task, seed) for task in ("cola", "mrpc", "stsb") for seed in (42, 43, 44)} | {("sst2", 42)}
-    assert sorted(name for _, name in runs if name.endswith(",all")) == sorted(f"study/claims:{task},all" for task in EPOCHS)
+    assert seeds == {(task, seed) for task in SMALL for seed in (42, 43, 44)} | {("sst2", 42)}
+    assert [name for _, name in runs if "also" in name] == [
+        f"study/claims:{task},epochs=1+3+9,also=ways+depths+sizes" for task in ("cola", "stsb", "mrpc")
+    ]
 
 
-@pytest.mark.parametrize("task", EPOCHS)
-def test_all_goes_on_from_the_same_stages_as_the_default_and_ends_with_the_same(task):
-    some, more = stages(task), stages(f"{task},all")
-    assert list(some) == ["teacher", "w2", "w1", "half_w1"]
+def test_the_other_seeds_have_the_teacher_of_the_first(study, tmp_path):
+    others = [each for each in study.commands() if "-42" not in study.value(each, "workdir")]
+    assert len(others) == 12
+    for each in others:
+        recipe = study.recipe_of(each)
+        assert recipe.config["model"] == str(tmp_path / "runs" / f"{recipe.config['task']}-42" / "teacher" / "model")
+        assert not recipe.stages[0].trains
+
+
+def test_the_lines_of_a_work_directory_agree_about_its_stages(study):
+    known = {}
+    for each in study.commands():
+        recipe = study.recipe_of(each)
+        for stage in recipe.stages:
+            name = (study.value(each, "workdir"), stage.name)
+            assert known.setdefault(name, recipe.fingerprint(stage)) == recipe.fingerprint(stage)
+
+
+def test_more_epochs_go_on_from_the_same_stages_and_end_with_the_same():
+    some, more = stages("cola"), stages("cola,epochs=9+3,also=ways+depths+sizes")
+    assert list(some) == ["teacher", "w2_3", "w1_3", "plus_3", "int8"]
     assert {name: more[name] for name in some} == some
-    assert list(more)[-1] == "half_w1"
+    assert list(more)[-1] == "int8"
 
 
-@pytest.mark.parametrize("task", EPOCHS)
-def test_ways_to_1_bit_take_as_many_epochs_as_one_stage(task):
-    found = stages(f"{task},all")
+@pytest.mark.parametrize("task", EXAMPLES)
+def test_the_smallest_student_has_as_many_steps_as_the_others(task):
+    found = stages(f"{task},epochs=3")
+    steps, _ = found["w1_3"].counts(-(-EXAMPLES[task] // 16))
+    assert found["plus_3"].steps == pytest.approx(steps, rel=0.01)
+    assert (found["plus_3"].layers, found["plus_3"].weight_bits) == ("1,3,5", 1)
+
+
+def test_ways_to_1_bit_take_as_many_epochs_as_one_stage():
+    found = stages("cola,epochs=1+9,also=ways")
     ways = [
-        ["w1"],
-        ["ternary", "split_w1"],
+        ["w1_9"],
+        ["ternary", "split"],
         ["two_stages_1", "two_stages"],
         ["three_stages_1", "three_stages_2", "three_stages"],
     ]
-    assert [sum(found[name].epochs for name in way) for way in ways] == [LONGEST[task]] * 4
-    assert {(found[name].weight_bits, found[name].layers) for way in ways for name in way[-1:]} == {(1, "")}
-    assert {found[f"w{bits}_epochs_{epochs}"].epochs for bits in (1, 2) for epochs in EPOCHS[task][:-1]} == set(
-        EPOCHS[task][:-1]
-    )
+    assert [sum(found[name].epochs for name in way) for way in ways] == [9.0] * 4
+    assert {(found[way[-1]].weight_bits, found[way[-1]].layers) for way in ways} == {(1, "")}
 
 
 def test_depths_are_distilled_in_full_precision_and_the_8_bit_teacher_is_not_trained():
-    found = stages("cola,all")
+    found = stages("cola,also=depths")
     assert [(found[f"layers_{depth}"].layers, found[f"layers_{depth}"].weight_bits) for depth in (4, 3, 2)] == [
         ("0,2,3,5", 32),
         ("1,3,5", 32),
@@ -82,17 +105,23 @@ def test_depths_are_distilled_in_full_precision_and_the_8_bit_teacher_is_not_tra
     assert (found["int8"].weight_bits, found["int8"].trains, found["int8"].init) == (8, False, "teacher")
 
 
+@pytest.mark.parametrize("argument", ["epochs=many", "also=more"])
+def test_wrong_arguments_are_refused_by_name(argument):
+    with pytest.raises(UserError, match=argument):
+        stages(f"cola,{argument}")
+
+
 def test_the_hours_are_those_of_the_stages_that_are_left(study, tmp_path):
     def total():
         return float(list(study.plan().columns[-1].cells)[-1])
 
-    # Epochs times layers / 3 of 1,000 examples: the teacher's, 2 bits, 1 bit, and 1 bit with three layers.
-    default = (5 * 2 + 18 * 2 + 18 * 2 + 18) * 1000 / 3600
+    # Layers / 3 times the examples of 63 steps an epoch: of the teacher, and with 2 bits and 1; then three layers' own steps.
+    default = ((4 + 1 + 1 + 3 + 3) * 2 * 63 * 16 + (534 + 1602) * 16) / 3600
     recipe = study.recipe_of(study.commands()[0])
     assert study.hours(recipe, 1000, tmp_path) == pytest.approx(default / study.EXAMPLES_PER_SECOND["cola"])
     before = total()
-    end(tmp_path / "runs" / "mrpc-42" / "w1")
-    assert total() == pytest.approx(before - 36 * 1000 / 3600 / study.EXAMPLES_PER_SECOND["mrpc"], abs=0.11)
+    end(tmp_path / "runs" / "mrpc-43" / "w1_9")
+    assert total() == pytest.approx(before - 18 * 63 * 16 / 3600 / study.EXAMPLES_PER_SECOND["mrpc"], abs=0.11)
 
 
 def test_a_record_keeps_what_it_knows_and_takes_what_has_ended_since(study, tmp_path):

@@ -1,53 +1,82 @@
 """What XTC claims, on one task and from one teacher: budgets, stages of distillation, depth, bits, and what else has the bytes.
 
-    xtc compress --config=study/claims:cola --config.data.path=DIR --workdir=runs/claims/cola-42
-    xtc compress --config=study/claims:cola,all --config.data.path=DIR --workdir=runs/claims/cola-42
+    xtc compress --config=study/claims:cola --config.data.path=DIR --workdir=runs/cola-42
+    xtc compress --config=study/claims:cola,epochs=1+3+9,also=ways+depths+sizes --config.data.path=DIR --workdir=runs/cola-42
+    xtc compress --config=study/claims:cola,finetuned --config.model=runs/cola-42/teacher/model --config.seed=43 \
+      --config.data.path=DIR --workdir=runs/cola-43
 
 Paper: XTC sections 3 and 4, its findings as we remember them (docs/method.md, section 12). The teacher is all-MiniLM-L6-v2,
-which can be had without a hub, fine-tuned; the paper's is BERT-base. By default the three students that its title is about: 2
-bits, 1 bit, and 1 bit with half of the layers. ``all`` adds the others, and goes on in the same work directory. All tasks and
-seeds: benchmarks/study/. Arguments: task, epochs (0: the longest of :data:`EPOCHS`), lr, all, runlocal. Measured here: not yet.
+which can be had without a hub, fine-tuned; the paper's is BERT-base. For each of the ``epochs`` there are three students, those
+that the paper's title is about: 2 bits, 1 bit, and 1 bit with half of the layers; at last the teacher in 8 bits, without
+training. More in ``epochs`` or ``also`` adds others, these with the longest of the epochs, and goes on in the same work
+directory. Nothing is chosen on validation data, which is looked at once, at the end of a stage. All tasks and seeds:
+benchmarks/study/.
+
+Arguments: task, epochs, also (ways, depths, sizes), lr, finetuned (the checkpoint is the teacher), runlocal. Measured here:
+docs/results.md.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from xtc_jax.errors import UserError
 from xtc_jax.recipe.schema import LOCAL_MODEL, add_phases, base_config, choose, parse_arg, stage_config
 
-EPOCHS = {"cola": (1, 3, 9, 18), "mrpc": (1, 3, 9, 18), "stsb": (1, 3, 9, 18), "sst2": (1, 3)}
-"""Budgets by task: the paper's for the small ones, a fraction of them for SST-2, whose epoch is as long as eight of CoLA's."""
+EXAMPLES = {"cola": 8551, "mrpc": 3668, "stsb": 5749, "sst2": 67349}
+"""Rows of the official training data of GLUE (Wang et al., 2019, arXiv 1804.07461)."""
+BATCH = 16
+"""Twice as many steps in an epoch as the paper's 32: half of its epochs are as many updates."""
 _INNER, _LOGIT = ("attention", "hidden"), ("logit",)
 _ALL = (*_LOGIT, *_INNER)
 SCHEDULES = {"two_stages": (_INNER, _LOGIT), "three_stages": (_INNER, _ALL, _LOGIT)}
 HALF = (1, 3, 5)
 DEPTHS = {4: (0, 2, 3, 5), 3: HALF, 2: (2, 5)}
+_ONCE = 1_000_000
+"""Steps between evaluations: more than a stage has, so that its last step alone evaluates."""
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """A teacher and its students."""
-    options = parse_arg(arg, task="cola", epochs=0.0, lr=5e-4, all=False, runlocal=False)
-    budgets = choose("task", options.task, EPOCHS)
-    epochs = options.epochs or float(budgets[-1])
+    options = parse_arg(arg, task="cola", epochs="3", also="", lr=1e-3, finetuned=False, runlocal=False)
+    choose("task", options.task, EXAMPLES)
+    budgets = _numbers(options.epochs)
+    longest = budgets[-1]
     config = base_config(runlocal=options.runlocal, model=LOCAL_MODEL, task=options.task)
     config.data.max_length = 0
-    config.teacher = stage_config(epochs=5.0, warmup_epochs=0.5, learning_rate=1e-4, batch_size=16, eval_every=500)
-    taught = {"init": "teacher", "teacher": "teacher", "batch_size": 16, "dropout": 0.0, "learning_rate": options.lr}
-    small = {**taught, "layers": HALF, "rules": "paper-50x", "granularity": "row"}
-    stages = {
-        "w2": stage_config(weight_bits=2, **_epochs(epochs), **taught),
-        "w1": stage_config(weight_bits=1, **_epochs(epochs), **taught),
+    passes = 0.0 if options.finetuned else 1.0 if options.task == "sst2" else 4.0
+    config.teacher = stage_config(learning_rate=1e-4, batch_size=BATCH, eval_every=_ONCE, **_epochs(passes))
+    taught = {
+        "init": "teacher",
+        "teacher": "teacher",
+        "batch_size": BATCH,
+        "dropout": 0.0,
+        "learning_rate": options.lr,
+        "eval_every": _ONCE,
     }
-    if options.all:
-        stages |= (
-            _budgets(budgets[:-1], taught) | _depths(epochs, taught) | _splits(epochs, taught) | _sizes(epochs, taught, small)
-        )
-    stages["half_w1"] = stage_config(weight_bits=1, **_epochs(epochs), **small)
-    config.update(stages)
-    schedules = SCHEDULES if options.all else {}
-    phases = [name for schedule in schedules.items() for name in _schedule(config, *schedule, epochs, taught)]
-    config.stages = ("teacher", *list(stages)[:-1], *phases, "half_w1")
+    stages = _students(options.task, budgets, taught)
+    names = [*stages]
+    for also in filter(None, options.also.split("+")):
+        more = choose("also", also, _ALSO)(config, longest, taught)
+        stages |= more
+        names += more
+    config.update({name: stage for name, stage in stages.items() if name not in config})
+    config.int8 = stage_config(init="teacher", weight_bits=8, granularity="row", epochs=0.0)
+    config.stages = ("teacher", *names, "int8")
     return config
+
+
+def _numbers(text: str) -> list[float]:
+    """``1+3+9``, ascending.
+
+    Raises:
+      UserError: no numbers.
+    """
+    try:
+        return sorted(float(each) for each in text.split("+"))
+    except ValueError:
+        raise UserError(f"epochs={text}: use numbers with + between them, such as 1+3+9") from None
 
 
 def _epochs(epochs: float) -> dict[str, float]:
@@ -55,44 +84,67 @@ def _epochs(epochs: float) -> dict[str, float]:
     return {"epochs": epochs, "warmup_epochs": min(1.0, epochs / 10)}
 
 
-def _budgets(budgets: tuple[int, ...], taught: dict[str, Any]) -> dict[str, ConfigDict]:
-    """Under-training: full depth, shorter budgets."""
-    return {
-        f"w{bits}_epochs_{epochs}": stage_config(weight_bits=bits, **_epochs(epochs), **taught)
-        for bits in (2, 1)
-        for epochs in budgets
-    }
+def _students(task: str, budgets: list[float], taught: dict[str, Any]) -> dict[str, ConfigDict]:
+    """Two bits, one bit, and one bit with half of the layers, for each budget.
+
+    The last has what won at half depth (benchmarks/README.md): a scale for each row, the word pieces of the training data, 2 bits
+    for 40 % of the steps, new pairs for pair tasks. It has as many steps as the others: new pairs make its epochs longer.
+    """
+    made = {}
+    for epochs in budgets:
+        of = f"{epochs:g}"
+        made[f"w2_{of}"] = stage_config(weight_bits=2, **_epochs(epochs), **taught)
+        made[f"w1_{of}"] = stage_config(weight_bits=1, **_epochs(epochs), **taught)
+        steps = round(epochs * (EXAMPLES[task] // BATCH))
+        made[f"plus_{of}"] = stage_config(
+            weight_bits=1,
+            layers=HALF,
+            rules="paper-50x",
+            granularity="row",
+            vocabulary_min_count=1,
+            bit_schedule="2@0>1@40%",
+            new_pairs=20_000 if task in ("mrpc", "stsb") else 0,
+            steps=steps,
+            warmup_steps=steps // 20,
+            **taught,
+        )
+    return made
 
 
-def _depths(epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
-    """Layers taken from the fine-tuned teacher and distilled, in full precision: no pre-training distillation."""
-    return {f"layers_{depth}": stage_config(layers=kept, **_epochs(epochs), **taught) for depth, kept in DEPTHS.items()}
-
-
-def _splits(epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
-    """BinaryBERT's way to 1 bit, in as many steps as one stage has."""
+def _ways(config: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
+    """Other ways to 1 bit at full depth, in as many epochs in all: several stages of losses, and BinaryBERT's splitting."""
     half = {**taught, **_epochs(epochs / 2)}
-    return {
-        "ternary": stage_config(weight_bits=2, **half),
-        "split_w1": stage_config(weight_bits=1, split=True, **{**half, "init": "ternary"}),
-    }
-
-
-def _sizes(epochs: float, taught: dict[str, Any], small: dict[str, Any]) -> dict[str, ConfigDict]:
-    """Half of the layers at other bits and rules, and the teacher in 8 bits without training."""
-    deepspeed = {**taught, "layers": HALF}
-    return {
-        "half_w2": stage_config(weight_bits=2, **_epochs(epochs), **small),
-        "half_w2_deepspeed": stage_config(weight_bits=2, **_epochs(epochs), **deepspeed),
-        "half_w1_deepspeed": stage_config(weight_bits=1, **_epochs(epochs), **deepspeed),
-        "int8": stage_config(weight_bits=8, granularity="row", **{**taught, "teacher": ""}, epochs=0.0),
-    }
-
-
-def _schedule(
-    config: ConfigDict, name: str, losses: tuple[tuple[str, ...], ...], epochs: float, taught: dict[str, Any]
-) -> tuple[str, ...]:
-    """Distillation in several stages, of as many epochs in all; names of the stages."""
     shared = {key: value for key, value in taught.items() if key != "learning_rate"}
-    phases = [(each, (1,) * len(each), epochs / len(losses), taught["learning_rate"]) for each in losses]
-    return add_phases(config, name, phases, weight_bits=1, warmup_epochs=min(1.0, epochs / 10) / len(losses), **shared)
+    made: dict[str, ConfigDict] = {}
+    for name, losses in SCHEDULES.items():
+        phases = [(each, (1,) * len(each), epochs / len(losses), taught["learning_rate"]) for each in losses]
+        warmup = min(1.0, epochs / 10) / len(losses)
+        made |= {each: config[each] for each in add_phases(config, name, phases, weight_bits=1, warmup_epochs=warmup, **shared)}
+    made["ternary"] = stage_config(weight_bits=2, **half)
+    made["split"] = stage_config(weight_bits=1, split=True, **{**half, "init": "ternary"})
+    return made
+
+
+def _depths(_: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
+    """Layers taken from the fine-tuned teacher and distilled, in full precision: no pre-training distillation."""
+    full = {**taught, "learning_rate": 2e-4, **_epochs(epochs)}
+    return {f"layers_{depth}": stage_config(layers=kept, **full) for depth, kept in DEPTHS.items()}
+
+
+def _sizes(_: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
+    """Half of the layers with other bits and rules."""
+    half = {**taught, "layers": HALF, **_epochs(epochs)}
+    rows = {"rules": "paper-50x", "granularity": "row"}
+    return {
+        "half_w2": stage_config(weight_bits=2, **rows, **half),
+        "half_w1": stage_config(weight_bits=1, **rows, **half),
+        "half_w2_deepspeed": stage_config(weight_bits=2, **half),
+        "half_w1_deepspeed": stage_config(weight_bits=1, **half),
+    }
+
+
+_ALSO: dict[str, Callable[[ConfigDict, float, dict[str, Any]], dict[str, ConfigDict]]] = {
+    "ways": _ways,
+    "depths": _depths,
+    "sizes": _sizes,
+}
