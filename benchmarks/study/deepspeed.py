@@ -4,8 +4,8 @@
   python benchmarks/study/deepspeed.py cola-42 --torch-python=ds/bin/python --pad=128  # as DeepSpeed's examples do
 
 The 1-bit student of full depth and three epochs, ``w1_3``, of a work directory that has its teacher: the same batches in the
-same order, the same steps and learning rates, evaluated as often, the best evaluation kept. Losses are DeepSpeed's, so are their
-normalisations. The result is written beside claims.json, with the seconds of training and evaluation.
+same order, the same steps and learning rates, evaluated as often, the best evaluation kept. Losses are DeepSpeed's, and so are
+their normalisations. The result is written beside claims.json, with the seconds of training and evaluation.
 """
 
 import argparse

@@ -39,7 +39,7 @@ _ONCE = 1_000_000
 
 def get_config(arg: str = "") -> ConfigDict:
     """A teacher and its students."""
-    options = parse_arg(arg, task="cola", epochs="3", also="", lr=1e-3, finetuned=False, runlocal=False)
+    options = parse_arg(arg, task="cola", epochs="3", also="", lr=5e-4, finetuned=False, runlocal=False)
     choose("task", options.task, EXAMPLES)
     budgets = _numbers(options.epochs)
     longest = budgets[-1]
@@ -87,8 +87,9 @@ def _epochs(epochs: float) -> dict[str, float]:
 def _students(task: str, budgets: list[float], taught: dict[str, Any]) -> dict[str, ConfigDict]:
     """Two bits, one bit, and one bit with half of the layers, for each budget.
 
-    The last has what won at half depth (benchmarks/README.md): a scale for each row, the word pieces of the training data, 2 bits
-    for 40 % of the steps, new pairs for pair tasks. It has as many steps as the others: new pairs make its epochs longer.
+    The last has what won at half depth (benchmarks/README.md): a scale for each row, the training data's word pieces, 2 bits
+    for 40 % of the steps, new pairs for pair tasks, and twice the rate. It has as many steps as the others: new pairs make
+    its epochs longer.
     """
     made = {}
     for epochs in budgets:
@@ -106,7 +107,7 @@ def _students(task: str, budgets: list[float], taught: dict[str, Any]) -> dict[s
             new_pairs=20_000 if task in ("mrpc", "stsb") else 0,
             steps=steps,
             warmup_steps=steps // 20,
-            **taught,
+            **{**taught, "learning_rate": 2 * taught["learning_rate"]},
         )
     return made
 

@@ -1,0 +1,181 @@
+"""The tables of the study of claims, made of its results.
+
+  python benchmarks/study/tables.py        # brings the tables of the README beside it, and its picture, up to date
+
+A table stands in the text between two comments that name it, and is what :func:`tables` makes of ``claims.json`` and
+``claims_deepspeed.json``, which lie with the other results: a test compares the two.
+"""
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+PAGE = Path(__file__).with_name("README.md")
+TASKS = {
+    "cola": ("CoLA", ("matthews_correlation",)),
+    "mrpc": ("MRPC", ("accuracy", "f1")),
+    "stsb": ("STS-B", ("pearson",)),
+    "sst2": ("SST-2", ("accuracy",)),
+}
+"""What a task is called, and the metrics whose mean is its number."""
+
+Runs = Mapping[str, Mapping[str, Any]]
+"""Work directory, such as ``cola-42``, then stage or packed file, then its result."""
+
+STUDENTS = {
+    "budgets": [
+        ("2 bits, 1 epoch", "w2_1"),
+        ("2 bits, 3 epochs", "w2_3"),
+        ("2 bits, 9 epochs", "w2_9"),
+        ("1 bit, 1 epoch", "w1_1"),
+        ("1 bit, 3 epochs", "w1_3"),
+        ("1 bit, 9 epochs", "w1_9"),
+    ],
+    "ways": [
+        ("one stage", "w1_9"),
+        ("two stages: attention and hidden states, then logits", "two_stages"),
+        ("three stages: attention and hidden states, all, logits", "three_stages"),
+        ("one stage at 2 bits, split, another at 1 bit", "split"),
+    ],
+    "depths": [("4 layers", "layers_4"), ("3 layers", "layers_3"), ("2 layers", "layers_2")],
+    "half": [
+        ("2 bits, `deepspeed`, 9 epochs", "half_w2_deepspeed"),
+        ("2 bits, `paper-50x`, 9 epochs", "half_w2"),
+        ("1 bit, `deepspeed`, 9 epochs", "half_w1_deepspeed"),
+        ("1 bit, `paper-50x`, 9 epochs", "half_w1"),
+        ("1 bit, `plus`, 1 epoch", "plus_1"),
+        ("1 bit, `plus`, 3 epochs", "plus_3"),
+        ("1 bit, `plus`, 9 epochs", "plus_9"),
+    ],
+    "instead": [
+        ("the teacher", "teacher"),
+        ("8 bits, without training", "int8"),
+        ("2 bits, all layers, 3 epochs", "w2_3"),
+        ("1 bit, all layers, 3 epochs", "w1_3"),
+        ("1 bit, half of the layers, `plus`, 3 epochs", "plus_3"),
+    ],
+}
+"""By table its rows: what a student is called, and its stage."""
+
+
+def score(task: str, metrics: Mapping[str, float]) -> float:
+    """A task's number, in hundredths."""
+    return 100 * statistics.fmean(metrics[name] for name in TASKS[task][1])
+
+
+def scores(runs: Runs, task: str, stage: str) -> list[float]:
+    """Of every seed that has the stage."""
+    mine = [runs[name] for name in sorted(runs) if name.startswith(f"{task}-")]
+    return [score(task, run[stage]["metrics"]) for run in mine if stage in run]
+
+
+def teacher(runs: Runs, task: str) -> float:
+    """The number of a task's teacher, which all seeds share."""
+    return scores(runs, task, "teacher")[0]
+
+
+def spread(values: Sequence[float]) -> str:
+    """``83.1 ± 0.4`` of at least three values, the deviation that of a sample; else the values; ``""`` of none."""
+    if len(values) < 3:
+        return ", ".join(f"{value:.2f}" for value in values)
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def shares(runs: Runs, stage: str) -> dict[str, float]:
+    """Of each task that has the stage: the mean over its seeds, in per cent of the teacher."""
+    found = {task: scores(runs, task, stage) for task in TASKS}
+    return {task: 100 * statistics.fmean(values) / teacher(runs, task) for task, values in found.items() if values}
+
+
+def smaller(runs: Runs, stage: str) -> str:
+    """How many times smaller a stage's weights are than the teacher's in float32; from task to task the vocabulary differs."""
+    ratios = [
+        run["teacher"]["bytes"] / run.get(_packed(run, stage), run[stage])["bytes"] for run in runs.values() if stage in run
+    ]
+    ends = list(dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios))))
+    return " to ".join(ends)
+
+
+def _packed(run: Mapping[str, Any], stage: str) -> str:
+    return f"packed-{stage}" if f"packed-{stage}" in run else "packed" if stage == "int8" else stage
+
+
+def student_row(runs: Runs, name: str, stage: str) -> list[str]:
+    """A student's size, its numbers by task, and its mean share of the teacher where every small task has it."""
+    share = shares(runs, stage)
+    cells = [
+        spread(scores(runs, task, stage)) + (f" ({share[task]:.1f} %)" if task in share and stage != "teacher" else "")
+        for task in TASKS
+    ]
+    return [name, smaller(runs, stage), *cells, f"{statistics.fmean(share.values()):.1f} %" if len(share) > 2 else ""]
+
+
+def student_table(runs: Runs, rows: Sequence[tuple[str, str]]) -> str:
+    """The students that there are."""
+    header = ["", "times smaller", *(name for name, _ in TASKS.values()), "of the teacher, mean"]
+    return markdown(header, [student_row(runs, *row) for row in rows if any(row[1] in run for run in runs.values())])
+
+
+def baseline_row(runs: Runs) -> list[str]:
+    """TF-IDF with logistic regression, or ridge regression for numbers."""
+    found = {task: runs[f"{task}-42"]["baselines"][1] for task in TASKS if "baselines" in runs.get(f"{task}-42", {})}
+    ratios = [runs[f"{task}-42"]["teacher"]["bytes"] / each["bytes"] for task, each in found.items()]
+    cells = [f"{score(task, found[task]['metrics']):.2f}" if task in found else "" for task in TASKS]
+    return ["TF-IDF with a linear model", f"{min(ratios):.0f} to {max(ratios):.0f}", *cells, ""]
+
+
+def deepspeed_table(rivals: Mapping[str, Any]) -> str:
+    """Ours and DeepSpeed's, the same student of the same teacher in the same steps."""
+    header = ["", "CoLA", "MRPC", "seconds, CoLA", "seconds, MRPC"]
+    rows = []
+    for name in dict.fromkeys(each.partition(", ")[2] for each in rivals):
+        found = {
+            task: [rivals[each] for each in sorted(rivals) if each.startswith(f"{task}-") and each.endswith(name)]
+            for task in ("cola", "mrpc")
+        }
+        rows.append(
+            [name, *(spread([score(task, each["metrics"]) for each in ours]) for task, ours in found.items())]
+            + [spread([each["seconds"] for each in ours]) for ours in found.values()]
+        )
+    return markdown(header, rows)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; all columns but the first are numbers."""
+    lines = [header, ["---", *("---:" for _ in header[1:])], *rows]
+    return "".join("| " + " | ".join(cells) + " |\n" for cells in lines)
+
+
+def tables(runs: Runs, rivals: Mapping[str, Any]) -> dict[str, str]:
+    """Every table of the page, by name."""
+    made = {name: student_table(runs, rows) for name, rows in STUDENTS.items()}
+    made["instead"] += "| " + " | ".join(baseline_row(runs)) + " |\n"
+    return {**made, "deepspeed": deepspeed_table(rivals)}
+
+
+def with_tables(page: str, made: Mapping[str, str]) -> str:
+    """The page with every table between its comments replaced."""
+    for name, table in made.items():
+        begin, end = f"<!-- table: {name} -->\n", "<!-- end -->"
+        page = re.sub(f"{re.escape(begin)}.*?{end}", lambda _, t=begin + table + end: t, page, flags=re.DOTALL)
+    return page
+
+
+def read(name: str) -> Any:
+    """A file of results; empty where there is none yet."""
+    file = RESULTS / name
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def main() -> None:
+    """Bring the page up to date."""
+    made = tables(read("claims.json").get("runs", {}), read("claims_deepspeed.json"))
+    PAGE.write_text(with_tables(PAGE.read_text(), made))
+
+
+if __name__ == "__main__":
+    main()
