@@ -81,10 +81,12 @@ def plan() -> Table:
 
 
 def record(known: dict[str, Any]) -> dict[str, Any]:
-    """``known`` with what has ended since: run, then stage or packed model, then its numbers."""
+    """``known`` with what has ended since: run, then stage or packed model, then its numbers; and the baselines of its data."""
     made, runs = environment(jax.devices()[0]), dict(known)
     for command in commands():
         workdir = Path(value(command, "workdir"))
+        if (workdir / "baselines.json").exists():
+            runs.setdefault(workdir.name, {})["baselines"] = json.loads((workdir / "baselines.json").read_text())["baselines"]
         for directory in sorted(workdir.glob("*/DONE")):
             name, result = directory.parent.name, finished(directory.parent)
             entries = runs.setdefault(workdir.name, {})

@@ -13,8 +13,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from xtc_jax.report.pictures import named_curves
+
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 PAGE = Path(__file__).with_name("README.md")
+PICTURE = RESULTS / "claims.svg"
 TASKS = {
     "cola": ("CoLA", ("matthews_correlation",)),
     "mrpc": ("MRPC", ("accuracy", "f1")),
@@ -92,16 +95,16 @@ def shares(runs: Runs, stage: str) -> dict[str, float]:
 
 
 def smaller(runs: Runs, stage: str) -> str:
-    """How many times smaller a stage's weights are than the teacher's in float32; from task to task the vocabulary differs."""
-    ratios = [
-        run["teacher"]["bytes"] / run.get(_packed(run, stage), run[stage])["bytes"] for run in runs.values() if stage in run
-    ]
-    ends = list(dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios))))
-    return " to ".join(ends)
+    """How many times smaller a stage's packed file is than the teacher in float32; of a stage that is not packed its weights.
 
-
-def _packed(run: Mapping[str, Any], stage: str) -> str:
-    return f"packed-{stage}" if f"packed-{stage}" in run else "packed" if stage == "int8" else stage
+    From task to task the vocabulary differs.
+    """
+    file = "packed" if stage == "int8" else f"packed-{stage}"
+    sizes = {
+        kind: [run["teacher"]["bytes"] / run[kind]["bytes"] for run in runs.values() if kind in run] for kind in (file, stage)
+    }
+    ratios = sizes[file] or sizes[stage]
+    return " to ".join(dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios))))
 
 
 def student_row(runs: Runs, name: str, stage: str) -> list[str]:
@@ -153,8 +156,21 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def tables(runs: Runs, rivals: Mapping[str, Any]) -> dict[str, str]:
     """Every table of the page, by name."""
     made = {name: student_table(runs, rows) for name, rows in STUDENTS.items()}
-    made["instead"] += "| " + " | ".join(baseline_row(runs)) + " |\n"
+    if any("baselines" in run for run in runs.values()):
+        made["instead"] += "| " + " | ".join(baseline_row(runs)) + " |\n"
     return {**made, "deepspeed": deepspeed_table(rivals)}
+
+
+def picture(runs: Runs) -> str:
+    """The mean share of the teacher against the budget, and against the size, as SVG: of students that every small task has."""
+    names = {stage: name for rows in STUDENTS.values() for name, stage in rows if len(shares(runs, stage)) > 2}
+    share = {stage: statistics.fmean(shares(runs, stage).values()) for stage in names}
+    budgets = {
+        name: [(epochs, share[f"{stem}_{epochs}"]) for epochs in (1, 3, 9) if f"{stem}_{epochs}" in share]
+        for stem, name in (("w2", "2 bits"), ("w1", "1 bit"), ("plus", "1 bit, half of the layers, plus"))
+    }
+    sizes = {names[stage]: [(float(smaller(runs, stage).split(" to ")[0]), share[stage])] for stage in names}
+    return named_curves({"epochs": budgets, "times smaller": sizes}, "of the teacher, %")
 
 
 def with_tables(page: str, made: Mapping[str, str]) -> str:
@@ -173,8 +189,10 @@ def read(name: str) -> Any:
 
 def main() -> None:
     """Bring the page up to date."""
-    made = tables(read("claims.json").get("runs", {}), read("claims_deepspeed.json"))
+    runs = read("claims.json").get("runs", {})
+    made = tables(runs, read("claims_deepspeed.json"))
     PAGE.write_text(with_tables(PAGE.read_text(), made))
+    PICTURE.write_text(picture(runs))
 
 
 if __name__ == "__main__":

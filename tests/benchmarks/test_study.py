@@ -126,7 +126,9 @@ def test_the_hours_are_those_of_the_stages_that_are_left(study, tmp_path):
 
 def test_a_record_keeps_what_it_knows_and_takes_what_has_ended_since(study, tmp_path):
     end(tmp_path / "runs" / "cola-42" / "teacher", metrics={"matthews_correlation": 0.3})
+    (tmp_path / "runs" / "cola-42" / "baselines.json").write_text('{"baselines": [{"bytes": 4}], "data_digest": {}}')
     first = study.record({})
+    assert first["cola-42"]["baselines"] == [{"bytes": 4}]
     assert first["cola-42"]["teacher"]["metrics"] == {"matthews_correlation": 0.3}
     assert first["cola-42"]["teacher"]["environment"]["cores"] > 0
     known = json.loads(json.dumps(first))

@@ -46,6 +46,20 @@ def size_against_metric(rows: Sequence[Row]) -> str:
     return _svg(paint, (9.0, max(3.2, 0.4 + 0.2 * len(rows))))
 
 
+def named_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], ylabel: str) -> str:
+    """Side by side, for every label of a logarithmic x axis: curves by name, a single point being a marker alone."""
+
+    def paint(figure: Any) -> None:
+        for axes, (xlabel, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+            for i, (name, curve) in enumerate(curves.items()):
+                axes.plot(*zip(*curve, strict=True), "o-", color=_COLORS[i % len(_COLORS)], label=name, linewidth=1.4)
+            axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False, fontsize=7)
+
+    return _svg(paint, (5.2 * len(panels), 3.6))
+
+
 def learning_curves(history: StageHistory) -> str:
     """Loss terms, metrics and learning rate of one stage over its steps."""
 

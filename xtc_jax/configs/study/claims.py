@@ -33,7 +33,7 @@ _ALL = (*_LOGIT, *_INNER)
 SCHEDULES = {"two_stages": (_INNER, _LOGIT), "three_stages": (_INNER, _ALL, _LOGIT)}
 HALF = (1, 3, 5)
 DEPTHS = {4: (0, 2, 3, 5), 3: HALF, 2: (2, 5)}
-_ONCE = 1_000_000
+_ONCE = 100_000
 """Steps between evaluations: more than a stage has, so that its last step alone evaluates."""
 
 

@@ -1,0 +1,91 @@
+"""The tables of the study: means over seeds, shares of the teacher, sizes; the page shows those of the recorded results."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+STUDY = Path(__file__).resolve().parents[2] / "benchmarks" / "study"
+
+
+@pytest.fixture(scope="module")
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", STUDY / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def cola(value):
+    return {"metrics": {"matthews_correlation": value}, "bytes": 4000}
+
+
+@pytest.fixture
+def runs():
+    """CoLA with three seeds, STS-B and MRPC with one."""
+    teachers = {
+        "cola-42": {"teacher": cola(0.50)},
+        "stsb-42": {"teacher": {"metrics": {"pearson": 0.8, "spearman": 0.7}, "bytes": 4000}},
+        "mrpc-42": {"teacher": {"metrics": {"accuracy": 0.7, "f1": 0.9}, "bytes": 4000}},
+    }
+    teachers["cola-42"]["w1_3"] = cola(0.40)
+    teachers["cola-43"] = {"teacher": cola(0.50), "w1_3": cola(0.45)}
+    teachers["cola-44"] = {"teacher": cola(0.50), "w1_3": cola(0.47)}
+    teachers["stsb-42"]["w1_3"] = {"metrics": {"pearson": 0.76, "spearman": 0.7}, "bytes": 4000}
+    teachers["mrpc-42"]["w1_3"] = {"metrics": {"accuracy": 0.75, "f1": 0.85}, "bytes": 4000}
+    for name in ("cola-42", "stsb-42"):
+        teachers[name]["packed-w1_3"] = {"bytes": 200 if name == "cola-42" else 100}
+    return teachers
+
+
+def test_three_seeds_are_a_mean_with_its_deviation_and_fewer_are_themselves(tables):
+    assert tables.spread([40.0, 45.0, 47.0]) == "44.00 ± 3.61"
+    assert tables.spread([40.0, 45.0]) == "40.00, 45.00"
+    assert tables.spread([]) == ""
+
+
+def test_the_number_of_mrpc_is_the_mean_of_accuracy_and_f1(tables):
+    assert tables.score("mrpc", {"accuracy": 0.7, "f1": 0.9}) == pytest.approx(80.0)
+
+
+def test_a_student_stands_with_its_sizes_its_numbers_and_its_mean_share_of_the_teachers(tables, runs):
+    assert tables.student_row(runs, "1 bit", "w1_3") == [
+        "1 bit",
+        "20.0 to 40.0",
+        "44.00 ± 3.61 (88.0 %)",
+        "80.00 (100.0 %)",
+        "76.00 (95.0 %)",
+        "",
+        "94.3 %",
+    ]
+
+
+def test_a_table_has_the_students_that_there_are(tables, runs):
+    lines = tables.student_table(runs, [("1 bit", "w1_3"), ("2 bits", "w2_3")]).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| 1 bit | ")
+
+
+def test_deepspeeds_runs_are_one_row_for_each_way_of_padding(tables):
+    rivals = {
+        f"cola-{seed}, padded to the longest": {"metrics": {"matthews_correlation": 0.4}, "seconds": 100.0}
+        for seed in (42, 43, 44)
+    }
+    rivals["mrpc-42, padded to 128"] = {"metrics": {"accuracy": 0.7, "f1": 0.9}, "seconds": 300.0}
+    assert tables.deepspeed_table(rivals).splitlines()[2:] == [
+        "| padded to the longest | 40.00 ± 0.00 |  | 100.00 ± 0.00 |  |",
+        "| padded to 128 |  | 80.00 |  | 300.00 |",
+    ]
+
+
+def test_a_table_replaces_the_one_between_its_comments(tables):
+    page = "before\n<!-- table: a -->\nold\n<!-- end -->\nafter <!-- table: b -->\n<!-- end -->"
+    made = tables.with_tables(page, {"a": r"| \1 |" + "\n"})
+    assert made == page.replace("old", r"| \1 |")
+
+
+def test_the_page_shows_the_tables_of_the_recorded_results(tables):
+    made = tables.tables(tables.read("claims.json").get("runs", {}), tables.read("claims_deepspeed.json"))
+    page = tables.PAGE.read_text()
+    assert all(f"<!-- table: {name} -->\n" in page for name in made)
+    assert tables.with_tables(page, made) == page
