@@ -57,6 +57,7 @@ STUDENTS = {
     "instead": [
         ("the teacher", "teacher"),
         ("8 bits, without training", "int8"),
+        *((f"{depth} layers in float16, 9 epochs", f"layers_{depth}_float16") for depth in (4, 3, 2)),
         ("2 bits, all layers, 3 epochs", "w2_3"),
         ("1 bit, all layers, 3 epochs", "w1_3"),
         ("1 bit, half of the layers, `plus`, 3 epochs", "plus_3"),
