@@ -127,7 +127,7 @@ def _ways(config: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str
 
 
 def _depths(_: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
-    """Layers taken from the fine-tuned teacher, distilled in full precision without pre-training distillation; in 16 bits, too."""
+    """Layers of the fine-tuned teacher, distilled in full precision, without pre-training distillation; then in 16 bits."""
     full = {**taught, "learning_rate": 2e-4, **_epochs(epochs)}
     made = {f"layers_{depth}": stage_config(layers=kept, **full) for depth, kept in DEPTHS.items()}
     rounded = {"rules": "paper-50x", "extra_rules": (".=32",), "weight_bits": 8, "epochs": 0.0}  # these rules' rest is float16
