@@ -5,13 +5,16 @@
 
 The 1-bit student of full depth and three epochs, ``w1_3``, of a work directory that has its teacher: the same batches in the
 same order, the same steps and learning rates, evaluated as often, the best evaluation kept. Losses are DeepSpeed's, and so are
-their normalisations. The result is written beside claims.json, with the seconds of training and evaluation.
+their normalisations. The result is written beside claims.json, with the seconds of training and evaluation; with
+``--beside=DIR`` those of ours, too, where it is trained at the same time on as many cores: DIR is a work directory with a copy
+of the teacher, in which ``xtc compress --config=study/claims:cola,epochs=3 --config.stages="('teacher','w1_3')"`` runs.
 """
 
 import argparse
 import json
 import subprocess
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -115,12 +118,20 @@ def trained(python: str, job: dict[str, Any], plan: StagePlan, inputs: Inputs) -
     }
 
 
+def _ours(stage: Path) -> dict[str, Any]:
+    """Metrics and seconds of a stage, which may still have to end."""
+    while (done := finished(stage)) is None:
+        time.sleep(10)
+    return {key: done[key] for key in ("metrics", "steps", "seconds")}
+
+
 def main() -> None:
     """Train one, and record it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("run", help="name of a work directory of the study, such as cola-42")
     parser.add_argument("--torch-python", required=True)
     parser.add_argument("--pad", type=int, default=0)
+    parser.add_argument("--beside", type=Path, help="a work directory in which xtc trains the same student at the same time")
     parser.add_argument("--steps", type=int, default=0, help="stop after so many, to try it; nothing is recorded")
     args = parser.parse_args()
     try:
@@ -130,6 +141,8 @@ def main() -> None:
         parser.error(str(error))
     if args.steps:
         return
+    if args.beside:
+        result["ours"] = _ours(args.beside / STAGE)
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     known[f"{args.run}, {f'padded to {args.pad}' if args.pad else 'padded to the longest'}"] = {
         **result,

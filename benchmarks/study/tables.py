@@ -133,18 +133,20 @@ def baseline_row(runs: Runs) -> list[str]:
 
 
 def deepspeed_table(rivals: Mapping[str, Any]) -> str:
-    """Ours and DeepSpeed's, the same student of the same teacher in the same steps."""
-    header = ["", "CoLA", "MRPC", "seconds, CoLA", "seconds, MRPC"]
+    """The same student of the same teacher in the same steps, by DeepSpeed's layers and by ours, side by side."""
+    header = ["", "DeepSpeed", "ours", "seconds, DeepSpeed", "seconds, ours", "times"]
+    groups: dict[tuple[str, str], list[Any]] = {}
+    for name in sorted(rivals):
+        run, _, padding = name.partition(", ")
+        groups.setdefault((run.partition("-")[0], padding), []).append(rivals[name])
     rows = []
-    for name in dict.fromkeys(each.partition(", ")[2] for each in rivals):
-        found = {
-            task: [rivals[each] for each in sorted(rivals) if each.startswith(f"{task}-") and each.endswith(name)]
-            for task in ("cola", "mrpc")
-        }
-        rows.append(
-            [name, *(spread([score(task, each["metrics"]) for each in ours]) for task, ours in found.items())]
-            + [spread([each["seconds"] for each in ours]) for ours in found.values()]
-        )
+    for (task, padding), theirs in groups.items():
+        ours = [each["ours"] for each in theirs if "ours" in each]
+        pairs = [(each["seconds"], each["ours"]["seconds"]) for each in theirs if "ours" in each]
+        scored = [spread([score(task, each["metrics"]) for each in side]) for side in (theirs, ours)]
+        taken = [" / ".join(f"{pair[k]:.0f}" for pair in pairs) for k in (0, 1)]
+        times = " / ".join(f"{slow / fast:.2f}" for slow, fast in pairs)
+        rows.append([f"{TASKS[task][0]}, {padding}", *scored, *taken, times])
     return markdown(header, rows)
 
 

@@ -66,15 +66,20 @@ def test_a_table_has_the_students_that_there_are(tables, runs):
     assert lines[2].startswith("| 1 bit | ")
 
 
-def test_deepspeeds_runs_are_one_row_for_each_way_of_padding(tables):
+def test_deepspeeds_runs_stand_beside_ours_with_the_ratio_of_their_times(tables):
+    ours = {"metrics": {"matthews_correlation": 0.5}, "seconds": 40.0}
     rivals = {
-        f"cola-{seed}, padded to the longest": {"metrics": {"matthews_correlation": 0.4}, "seconds": 100.0}
+        f"cola-{seed}, padded to the longest": {
+            "metrics": {"matthews_correlation": 0.4},
+            "seconds": 100.0,
+            **({"ours": ours} if seed != 44 else {}),
+        }
         for seed in (42, 43, 44)
     }
     rivals["mrpc-42, padded to 128"] = {"metrics": {"accuracy": 0.7, "f1": 0.9}, "seconds": 300.0}
     assert tables.deepspeed_table(rivals).splitlines()[2:] == [
-        "| padded to the longest | 40.00 ± 0.00 |  | 100.00 ± 0.00 |  |",
-        "| padded to 128 |  | 80.00 |  | 300.00 |",
+        "| CoLA, padded to the longest | 40.00 ± 0.00 | 50.00, 50.00 | 100 / 100 | 40 / 40 | 2.50 / 2.50 |",
+        "| MRPC, padded to 128 | 80.00 |  |  |  |  |",
     ]
 
 
