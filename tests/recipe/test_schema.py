@@ -220,6 +220,13 @@ def test_runlocal_keeps_the_kind_of_every_key_of_a_stage(key, given, small):
     assert shrink(config).quantize[key] == small
 
 
+def test_runlocal_trains_a_checkpoint_that_was_to_be_taken_as_it_is_and_no_later_stage_of_that_kind():
+    config = a_config()
+    config.teacher.epochs = config.quantize.epochs = 0.0
+    trained = [stage.trains for stage in make_recipe(shrink(config)).stages]
+    assert trained == [True, True, False]  # the local model's head is a new one
+
+
 def test_runlocal_augments_once_with_a_model_that_is_here():
     config = a_config()
     config.augment.model, config.augment.count = "google-bert/bert-base-uncased", 20

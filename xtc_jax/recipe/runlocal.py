@@ -29,7 +29,8 @@ def shrink(config: ConfigDict) -> ConfigDict:
     for name in small.stages:
         stage = small[name]
         stage.model = stage.model and _local(stage.model)
-        stage.steps, stage.warmup_steps = min(stage.steps or _LOCAL_STEPS, _LOCAL_STEPS), 1
+        if stage.steps or stage.epochs or stage.share or not stage.init:  # else it takes an earlier stage's model as it is
+            stage.steps, stage.warmup_steps = min(stage.steps or _LOCAL_STEPS, _LOCAL_STEPS), 1
         stage.share = 0.0
         stage.batch_size = min(stage.batch_size, 8)
         stage.accumulate = 1
