@@ -1,7 +1,6 @@
 """Every table of benchmarks/README.md is that of a measurement in benchmarks/results, to the last digit shown."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
