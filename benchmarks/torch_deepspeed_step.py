@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--examples", default="", help="JSON file of lists of token ids, instead of one random batch")
     parser.add_argument("--pad", type=int, default=0, help="of --examples: tokens of every batch; 0 is the longest of each")
     parser.add_argument("--dropout", type=float, default=0.0)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     versions = {module.__name__: module.__version__ for module in (torch, deepspeed, transformers)}
