@@ -62,7 +62,7 @@ def test_a_student_stands_with_its_sizes_its_numbers_and_its_mean_share_of_the_t
 
 def test_a_table_has_the_students_that_there_are(tables, runs):
     lines = tables.student_table(runs, [("1 bit", "w1_3"), ("2 bits", "w2_3")]).splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 3  # of 2 bits there is none
     assert lines[2].startswith("| 1 bit | ")
 
 
@@ -94,3 +94,8 @@ def test_the_page_shows_the_tables_of_the_recorded_results(tables):
     page = tables.PAGE.read_text()
     assert all(f"<!-- table: {name} -->\n" in page for name in made)
     assert tables.with_tables(page, made) == page
+
+
+def test_the_teacher_is_one_for_all_seeds_and_a_table_without_rows_says_so(tables, runs):
+    assert tables.scores(runs, "cola", "teacher") == [50.0]
+    assert tables.student_table(runs, [("2 bits", "w2_3")]) == "None of these runs has ended yet.\n"
