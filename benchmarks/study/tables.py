@@ -151,6 +151,16 @@ def deepspeed_table(rivals: Mapping[str, Any]) -> str:
     return markdown(header, rows)
 
 
+def rates_table(measured: Mapping[str, Any]) -> str:
+    """The learning rates that were tried on held-out training data."""
+    teacher_row = ["the teacher", "", "", "", f"{100 * measured['teacher']['pearson']:.2f}"]
+    rows = [
+        [f"{row['bits']}", f"{row['epochs']}", f"{row['rate']:g}", f"{row['loss']:.2f}", f"{100 * row['pearson']:.2f}"]
+        for row in measured["rows"]
+    ]
+    return markdown(["bits", "epochs", "rate", "loss at the end", "Pearson"], [*rows, teacher_row])
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table; all columns but the first are numbers. Of no rows it says so."""
     if not rows:
@@ -164,7 +174,7 @@ def tables(runs: Runs, rivals: Mapping[str, Any]) -> dict[str, str]:
     made = {name: student_table(runs, rows) for name, rows in STUDENTS.items()}
     if any("baselines" in run for run in runs.values()):
         made["instead"] += "| " + " | ".join(baseline_row(runs)) + " |\n"
-    return {**made, "deepspeed": deepspeed_table(rivals)}
+    return {**made, "deepspeed": deepspeed_table(rivals), "rates": rates_table(read("claims_rates.json"))}
 
 
 def picture(runs: Runs) -> str:
