@@ -185,7 +185,11 @@ def picture(runs: Runs) -> str:
         name: [(epochs, share[f"{stem}_{epochs}"]) for epochs in (1, 3, 9) if f"{stem}_{epochs}" in share]
         for stem, name in (("w2", "2 bits"), ("w1", "1 bit"), ("plus", "1 bit, half of the layers, plus"))
     }
-    sizes = {names[stage]: [(float(smaller(runs, stage).split(" to ")[0]), share[stage])] for stage in names}
+    sizes = {
+        names[stage].replace("`", ""): [(float(smaller(runs, stage).split(" to ")[0]), share[stage])]
+        for _, stage in STUDENTS["instead"]
+        if stage in share
+    }
     return named_curves({"epochs": budgets, "times smaller": sizes}, "of the teacher, %")
 
 

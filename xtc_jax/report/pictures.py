@@ -47,13 +47,16 @@ def size_against_metric(rows: Sequence[Row]) -> str:
 
 
 def named_curves(panels: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], ylabel: str) -> str:
-    """Side by side, for every label of a logarithmic x axis: curves by name, a single point being a marker alone."""
+    """Side by side, for every label of a logarithmic x axis: curves by name, a marker and a tick for each point."""
 
     def paint(figure: Any) -> None:
         for axes, (xlabel, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             for i, (name, curve) in enumerate(curves.items()):
                 axes.plot(*zip(*curve, strict=True), "o-", color=_COLORS[i % len(_COLORS)], label=name, linewidth=1.4)
+            places = sorted({x for curve in curves.values() for x, _ in curve})
             axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+            axes.set_xticks(places, [f"{x:g}" for x in places])
+            axes.set_xticks([], minor=True)
             axes.grid(alpha=0.3)
             axes.legend(frameon=False, fontsize=7)
 
