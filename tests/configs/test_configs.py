@@ -30,7 +30,7 @@ def recipe_of(path, *overrides):
 def test_every_config_file_makes_a_recipe_that_ends_in_few_bits(path, argument):
     recipe = recipe_of(f"{path}{argument}")
     assert recipe.config["runlocal"] is bool(argument)
-    assert recipe.stages[-1].weight_bits in (1, 2)
+    assert [stage for stage in recipe.stages if stage.trains][-1].weight_bits in (1, 2)  # study/claims has 8 bits after it
     assert recipe.stages[-1].result == "quantized" or path.parent.name == "study"
 
 
