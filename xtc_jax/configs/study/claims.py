@@ -42,7 +42,6 @@ def get_config(arg: str = "") -> ConfigDict:
     options = parse_arg(arg, task="cola", epochs="3", also="", lr=5e-4, finetuned=False, runlocal=False)
     choose("task", options.task, EXAMPLES)
     budgets = _numbers(options.epochs)
-    longest = budgets[-1]
     config = base_config(runlocal=options.runlocal, model=LOCAL_MODEL, task=options.task)
     config.data.max_length = 0
     passes = 0.0 if options.finetuned else 1.0 if options.task == "sst2" else 4.0
@@ -56,14 +55,11 @@ def get_config(arg: str = "") -> ConfigDict:
         "eval_every": _ONCE,
     }
     stages = _students(options.task, budgets, taught)
-    names = [*stages]
     for also in filter(None, options.also.split("+")):
-        more = choose("also", also, _ALSO)(config, longest, taught)
-        stages |= more
-        names += more
-    config.update({name: stage for name, stage in stages.items() if name not in config})
+        stages |= choose("also", also, _ALSO)(budgets[-1], taught)
+    config.update(stages)
     config.int8 = stage_config(init="teacher", weight_bits=8, granularity="row", epochs=0.0)
-    config.stages = ("teacher", *names, "int8")
+    config.stages = ("teacher", *stages, "int8")
     return config
 
 
@@ -112,21 +108,22 @@ def _students(task: str, budgets: list[float], taught: dict[str, Any]) -> dict[s
     return made
 
 
-def _ways(config: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
+def _ways(epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
     """Other ways to 1 bit at full depth, in as many epochs in all: several stages of losses, and BinaryBERT's splitting."""
     half = {**taught, **_epochs(epochs / 2)}
     shared = {key: value for key, value in taught.items() if key != "learning_rate"}
     made: dict[str, ConfigDict] = {}
+    phased = ConfigDict()
     for name, losses in SCHEDULES.items():
         phases = [(each, (1,) * len(each), epochs / len(losses), taught["learning_rate"]) for each in losses]
         warmup = min(1.0, epochs / 10) / len(losses)
-        made |= {each: config[each] for each in add_phases(config, name, phases, weight_bits=1, warmup_epochs=warmup, **shared)}
+        made |= {each: phased[each] for each in add_phases(phased, name, phases, weight_bits=1, warmup_epochs=warmup, **shared)}
     made["ternary"] = stage_config(weight_bits=2, **half)
     made["split"] = stage_config(weight_bits=1, split=True, **{**half, "init": "ternary"})
     return made
 
 
-def _depths(_: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
+def _depths(epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
     """Layers of the fine-tuned teacher, distilled in full precision, without pre-training distillation; then in 16 bits."""
     full = {**taught, "learning_rate": 2e-4, **_epochs(epochs)}
     made = {f"layers_{depth}": stage_config(layers=kept, **full) for depth, kept in DEPTHS.items()}
@@ -134,7 +131,7 @@ def _depths(_: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, C
     return made | {f"{name}_float16": stage_config(init=name, **rounded) for name in made}
 
 
-def _sizes(_: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
+def _sizes(epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
     """Half of the layers with other bits and rules."""
     half = {**taught, "layers": HALF, **_epochs(epochs)}
     rows = {"rules": "paper-50x", "granularity": "row"}
@@ -146,7 +143,7 @@ def _sizes(_: ConfigDict, epochs: float, taught: dict[str, Any]) -> dict[str, Co
     }
 
 
-_ALSO: dict[str, Callable[[ConfigDict, float, dict[str, Any]], dict[str, ConfigDict]]] = {
+_ALSO: dict[str, Callable[[float, dict[str, Any]], dict[str, ConfigDict]]] = {
     "ways": _ways,
     "depths": _depths,
     "sizes": _sizes,
