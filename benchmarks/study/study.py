@@ -88,8 +88,8 @@ def record(known: dict[str, Any]) -> dict[str, Any]:
         if (workdir / "baselines.json").exists():
             runs.setdefault(workdir.name, {})["baselines"] = json.loads((workdir / "baselines.json").read_text())["baselines"]
         for directory in sorted(workdir.glob("*/DONE")):
-            name, result = directory.parent.name, finished(directory.parent)
-            entries = runs.setdefault(workdir.name, {})
+            name, entries = directory.parent.name, runs.setdefault(workdir.name, {})
+            result = {key: each for key, each in (finished(directory.parent) or {}).items() if key != "path"}  # of this machine
             if {key: entries.get(name, {}).get(key) for key in result} != result:
                 entries[name] = {**result, "environment": made}
     return runs

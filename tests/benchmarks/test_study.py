@@ -134,10 +134,11 @@ def test_a_record_keeps_what_it_knows_and_takes_what_has_ended_since(study, tmp_
     known = json.loads(json.dumps(first))
     known["cola-42"]["teacher"]["environment"] = "another machine"
     known["stsb-44"] = {"teacher": {"steps": 1}}  # of a work directory that is gone
-    end(tmp_path / "runs" / "cola-42" / "w2", metrics={"matthews_correlation": 0.2})
+    end(tmp_path / "runs" / "cola-42" / "w2", metrics={"matthews_correlation": 0.2}, path=str(tmp_path))
     second = study.record(known)
     assert second["cola-42"]["teacher"]["environment"] == "another machine"
     assert second["cola-42"]["w2"]["metrics"] == {"matthews_correlation": 0.2}
+    assert "path" not in second["cola-42"]["w2"]  # it means nothing elsewhere
     assert second["stsb-44"] == {"teacher": {"steps": 1}}
 
 

@@ -1,6 +1,7 @@
 """Every table of benchmarks/README.md is that of a measurement in benchmarks/results, to the last digit shown."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,8 @@ def test_every_other_table_is_in_the_file_of_those_that_were_noted_by_hand():
         section: [{"columns": header, "rows": rows} for header, rows in tables] for section, tables in others.items() if tables
     }
     assert found == NOTED
+
+
+@pytest.mark.parametrize("file", sorted(BENCHMARKS.glob("results/*.json")), ids=lambda file: file.stem)
+def test_no_result_names_a_place_on_the_machine_that_made_it(file):
+    assert not re.findall(r'"(?:/|~/|[A-Z]:\\)[^"]*"', file.read_text())
