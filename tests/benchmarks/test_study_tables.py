@@ -66,8 +66,8 @@ def test_a_table_has_the_students_that_there_are(tables, runs):
     assert lines[2].startswith("| 1 bit | ")
 
 
-def test_deepspeeds_runs_stand_beside_ours_with_the_ratio_of_their_times(tables):
-    ours = {"metrics": {"matthews_correlation": 0.5}, "seconds": 40.0}
+def test_deepspeeds_runs_stand_beside_ours_with_the_ratio_of_their_times(tables, runs):
+    ours = {"metrics": {"matthews_correlation": 0.4}, "seconds": 40.0}
     rivals = {
         f"cola-{seed}, padded to the longest": {
             "metrics": {"matthews_correlation": 0.4},
@@ -77,9 +77,9 @@ def test_deepspeeds_runs_stand_beside_ours_with_the_ratio_of_their_times(tables)
         for seed in (42, 43, 44)
     }
     rivals["mrpc-42, padded to 128"] = {"metrics": {"accuracy": 0.7, "f1": 0.9}, "seconds": 300.0}
-    assert tables.deepspeed_table(rivals).splitlines()[2:] == [
-        "| CoLA, padded to the longest | 40.00 ± 0.00 | 50.00, 50.00 | 100 / 100 | 40 / 40 | 2.50 / 2.50 |",
-        "| MRPC, padded to 128 | 80.00 |  |  |  |  |",
+    assert tables.deepspeed_table(runs, rivals).splitlines()[2:] == [
+        "| CoLA, padded to the longest | 40.00 ± 0.00 | 44.00 ± 3.61 | 100 / 100 | 40 / 40 | 2.50 / 2.50 |",
+        "| MRPC, padded to 128 | 80.00 | 80.00 |  |  |  |",
     ]
 
 
