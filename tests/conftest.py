@@ -16,6 +16,10 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 if "optimization_level" not in os.environ["XLA_FLAGS"] and "XTC_STEPS" not in os.environ:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 
+# The suite starts hundreds of processes. Where none may write bytecode, as is common in containers, each compiles all that it
+# imports again, for seconds.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # The suite compiles the same small models again and again: once is enough, for all workers and for the next run as well.
 # A process that gets killed while it writes has a cache of its own, see tests/training.py.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
