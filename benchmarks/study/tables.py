@@ -97,16 +97,15 @@ def shares(runs: Runs, stage: str) -> dict[str, float]:
 
 
 def smaller(runs: Runs, stage: str) -> str:
-    """How many times smaller a stage's packed file is than the teacher in float32; of a stage that is not packed its weights.
+    """How many times smaller a stage's packed file is than the teacher in float32; of a stage in full precision its weights.
 
-    From task to task the vocabulary differs.
+    From task to task the vocabulary differs. Of few bits that are not packed yet it says nothing.
     """
     file = "packed" if stage == "int8" else f"packed-{stage}"
-    sizes = {
-        kind: [run["teacher"]["bytes"] / run[kind]["bytes"] for run in runs.values() if kind in run] for kind in (file, stage)
-    }
-    ratios = sizes[file] or sizes[stage]
-    return " to ".join(dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios))))
+    packed = [(run["teacher"], run[file]) for run in runs.values() if file in run]
+    full = [(run["teacher"], run[stage]) for run in runs.values() if run.get(stage, {}).get("weight_bits") == 32]
+    ratios = [large["bytes"] / small["bytes"] for large, small in packed or full]
+    return " to ".join(dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios)))) if ratios else ""
 
 
 def student_row(runs: Runs, name: str, stage: str) -> list[str]:
@@ -188,9 +187,9 @@ def picture(runs: Runs) -> str:
         for stem, name in (("w2", "2 bits"), ("w1", "1 bit"), ("plus", "1 bit, half of the layers, plus"))
     }
     sizes = {
-        names[stage].replace("`", ""): [(float(smaller(runs, stage).split(" to ")[0]), share[stage])]
+        names[stage].replace("`", ""): [(float(size.split(" to ")[0]), share[stage])]
         for _, stage in STUDENTS["instead"]
-        if stage in share
+        if stage in share and (size := smaller(runs, stage))
     }
     return named_curves({"epochs": budgets, "times smaller": sizes}, "of the teacher, %")
 

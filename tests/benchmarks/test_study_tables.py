@@ -60,6 +60,14 @@ def test_a_student_stands_with_its_sizes_its_numbers_and_its_mean_share_of_the_t
     ]
 
 
+def test_few_bits_have_a_size_once_they_are_packed_and_full_precision_without(tables, runs):
+    runs["cola-42"] |= {"w2_3": {**cola(0.4), "weight_bits": 2}, "layers_3": {"bytes": 2000, "weight_bits": 32}}
+    assert tables.smaller(runs, "w2_3") == ""
+    assert tables.smaller(runs, "layers_3") == "2.0"
+    runs["cola-42"]["packed-w2_3"] = {"bytes": 400}
+    assert tables.smaller(runs, "w2_3") == "10.0"
+
+
 def test_a_table_has_the_students_that_there_are(tables, runs):
     lines = tables.student_table(runs, [("1 bit", "w1_3"), ("2 bits", "w2_3")]).splitlines()
     assert len(lines) == 3  # of 2 bits there is none
