@@ -93,6 +93,7 @@ def test_ways_to_1_bit_take_as_many_epochs_as_one_stage():
     ]
     assert [sum(found[name].epochs for name in way) for way in ways] == [9.0] * 4
     assert {(found[way[-1]].weight_bits, found[way[-1]].layers) for way in ways} == {(1, "")}
+    assert [found[name].learning_rate for name in ways[3]] == pytest.approx([5e-4, 5e-4, 5e-5])  # the logits alone
 
 
 def test_depths_are_distilled_in_full_precision_and_the_8_bit_teacher_is_not_trained():

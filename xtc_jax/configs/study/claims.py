@@ -30,6 +30,8 @@ BATCH = 16
 """Twice as many steps in an epoch as the paper's 32: half of its epochs are as many updates."""
 _INNER, _LOGIT = ("attention", "hidden"), ("logit",)
 _ALL = (*_LOGIT, *_INNER)
+_LOGIT_RATE = 0.1
+"""Of the others' rate, for a stage of the logits alone: at the whole of it their loss on CoLA's training data rose."""
 SCHEDULES = {"two_stages": (_INNER, _LOGIT), "three_stages": (_INNER, _ALL, _LOGIT)}
 HALF = (1, 3, 5)
 DEPTHS = {4: (0, 2, 3, 5), 3: HALF, 2: (2, 5)}
@@ -115,7 +117,8 @@ def _ways(epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
     made: dict[str, ConfigDict] = {}
     phased = ConfigDict()
     for name, losses in SCHEDULES.items():
-        phases = [(each, (1,) * len(each), epochs / len(losses), taught["learning_rate"]) for each in losses]
+        rates = [taught["learning_rate"] * (_LOGIT_RATE if each == _LOGIT else 1) for each in losses]
+        phases = [(each, (1,) * len(each), epochs / len(losses), rate) for each, rate in zip(losses, rates, strict=True)]
         warmup = min(1.0, epochs / 10) / len(losses)
         made |= {each: phased[each] for each in add_phases(phased, name, phases, weight_bits=1, warmup_epochs=warmup, **shared)}
     made["ternary"] = stage_config(weight_bits=2, **half)
