@@ -5,9 +5,10 @@
 
 The 1-bit student of full depth and three epochs, ``w1_3``, of a work directory that has its teacher: the same batches in the
 same order, the same steps and learning rates, evaluated as often, the best evaluation kept. Losses are DeepSpeed's, and so are
-their normalisations. The result is written beside claims.json, with the seconds of training and evaluation; with
-``--beside=DIR`` those of ours, too, where it is trained at the same time on as many cores: DIR is a work directory with a copy
-of the teacher, in which ``xtc compress --config=study/claims:cola,epochs=3 --config.stages="('teacher','w1_3')"`` runs.
+their normalisations. The result is written beside claims.json; with ``--beside=DIR`` the seconds of training and evaluation,
+too, beside those of ours, trained at the same time on as many cores: DIR is a work directory with a copy of the teacher, in
+which ``xtc compress --config=study/claims:cola,epochs=3 --config.stages="('teacher','w1_3')"`` runs. Seconds of a run alone
+compare with nothing, and are not kept.
 """
 
 import argparse
@@ -143,6 +144,8 @@ def main() -> None:
         return
     if args.beside:
         result["ours"] = _ours(args.beside / STAGE)
+    else:
+        del result["seconds"]
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     known[f"{args.run}, {f'padded to {args.pad}' if args.pad else 'padded to the longest'}"] = {
         **result,
