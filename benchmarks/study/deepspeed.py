@@ -7,8 +7,9 @@ The 1-bit student of full depth and three epochs, ``w1_3``, of a work directory 
 same order, the same steps and learning rates, evaluated as often, the best evaluation kept. Losses are DeepSpeed's, and so are
 their normalisations. The result is written beside claims.json; with ``--beside=DIR`` the seconds of training and evaluation,
 too, beside those of ours, trained at the same time on as many cores: DIR is a work directory with a copy of the teacher, in
-which ``xtc compress --config=study/claims:cola,epochs=3 --config.stages="('teacher','w1_3')"`` runs. Seconds of a run alone
-compare with nothing, and are not kept.
+which ``xtc compress --config=study/claims:cola,epochs=3 --config.stages="('teacher','w1_3')"`` runs. Each has a core by
+``taskset``, and ours compiles anew where ``JAX_COMPILATION_CACHE_DIR`` is an empty directory. Seconds of a run alone compare
+with nothing, and are not kept.
 """
 
 import argparse
