@@ -71,16 +71,15 @@ def score(task: str, metrics: Mapping[str, float]) -> float:
     return 100 * statistics.fmean(metrics[name] for name in TASKS[task][1])
 
 
+def having(runs: Runs, task: str, stage: str) -> list[Mapping[str, Any]]:
+    """A task's runs that have a stage, by seed."""
+    return [runs[name] for name in sorted(runs) if name.startswith(f"{task}-") and stage in runs[name]]
+
+
 def scores(runs: Runs, task: str, stage: str) -> list[float]:
-    """Of every seed that has the stage; the teacher, and what is made of it without training, is the same for all."""
-    mine = [runs[name] for name in sorted(runs) if name.startswith(f"{task}-")]
-    found = [score(task, run[stage]["metrics"]) for run in mine if stage in run]
-    return found[:1] if stage in ("teacher", "int8") else found
-
-
-def teacher(runs: Runs, task: str) -> float:
-    """The number of a task's teacher, which all seeds share."""
-    return scores(runs, task, "teacher")[0]
+    """Of every seed that has the stage; of a teacher that several seeds share, and of it in 8 bits, one."""
+    found = [score(task, run[stage]["metrics"]) for run in having(runs, task, stage)]
+    return list(dict.fromkeys(found)) if stage in ("teacher", "int8") else found
 
 
 def spread(values: Sequence[float]) -> str:
@@ -91,9 +90,15 @@ def spread(values: Sequence[float]) -> str:
 
 
 def shares(runs: Runs, stage: str) -> dict[str, float]:
-    """Of each task that has the stage: the mean over its seeds, in per cent of the teacher."""
-    found = {task: scores(runs, task, stage) for task in TASKS}
-    return {task: 100 * statistics.fmean(values) / teacher(runs, task) for task, values in found.items() if values}
+    """Of each task that has the stage: the mean over its seeds, each in per cent of its own teacher."""
+    found = {
+        task: [
+            100 * score(task, run[stage]["metrics"]) / score(task, run["teacher"]["metrics"])
+            for run in having(runs, task, stage)
+        ]
+        for task in TASKS
+    }
+    return {task: statistics.fmean(values) for task, values in found.items() if values}
 
 
 def smaller(runs: Runs, stage: str) -> str:
@@ -138,14 +143,16 @@ def deepspeed_table(runs: Runs, rivals: Mapping[str, Any]) -> str:
     The seconds are of those pairs that were trained side by side.
     """
     header = ["", "DeepSpeed", "ours", "seconds, DeepSpeed", "seconds, ours", "times"]
-    groups: dict[tuple[str, str], list[Any]] = {}
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
     for name in sorted(rivals):
         run, _, padding = name.partition(", ")
-        groups.setdefault((run.partition("-")[0], padding), []).append(rivals[name])
+        groups.setdefault((run.partition("-")[0], padding), {})[run] = rivals[name]
     rows = []
-    for (task, padding), theirs in groups.items():
+    for (task, padding), of in groups.items():
+        theirs = list(of.values())
+        same = {run: runs[run] if "w1_3" in runs.get(run, {}) else {"w1_3": each["ours"]} for run, each in of.items()}
         pairs = [(each["seconds"], each["ours"]["seconds"]) for each in theirs if "ours" in each]
-        scored = [spread(side) for side in ([score(task, each["metrics"]) for each in theirs], scores(runs, task, "w1_3"))]
+        scored = [spread(side) for side in ([score(task, each["metrics"]) for each in theirs], scores(same, task, "w1_3"))]
         taken = [" / ".join(f"{pair[k]:.0f}" for pair in pairs) for k in (0, 1)]
         times = " / ".join(f"{slow / fast:.2f}" for slow, fast in pairs)
         rows.append([f"{TASKS[task][0]}, {padding}", *scored, *taken, times])

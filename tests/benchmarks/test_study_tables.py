@@ -85,8 +85,10 @@ def test_deepspeeds_runs_stand_beside_ours_with_the_ratio_of_their_times(tables,
         for seed in (42, 43, 44)
     }
     rivals["mrpc-42, padded to 128"] = {"metrics": {"accuracy": 0.7, "f1": 0.9}, "seconds": 300.0}
+    rivals["cola-45, padded to 128"] = {"metrics": {"matthews_correlation": 0.3}, "seconds": 120.0, "ours": ours}
     assert tables.deepspeed_table(runs, rivals).splitlines()[2:] == [
         "| CoLA, padded to the longest | 40.00 ± 0.00 | 44.00 ± 3.61 | 100 / 100 | 40 / 40 | 2.50 / 2.50 |",
+        "| CoLA, padded to 128 | 30.00 | 40.00 | 120 | 40 | 3.00 |",
         "| MRPC, padded to 128 | 80.00 | 80.00 |  |  |  |",
     ]
 
@@ -104,6 +106,12 @@ def test_the_page_shows_the_tables_of_the_recorded_results(tables):
     assert tables.with_tables(page, made) == page
 
 
-def test_the_teacher_is_one_for_all_seeds_and_a_table_without_rows_says_so(tables, runs):
+def test_seeds_share_a_teacher_and_each_is_compared_with_its_own(tables, runs):
     assert tables.scores(runs, "cola", "teacher") == [50.0]
+    runs["cola-45"] = {"teacher": cola(0.25), "w1_3": cola(0.25)}
+    assert tables.scores(runs, "cola", "teacher") == [50.0, 25.0]
+    assert tables.shares(runs, "w1_3")["cola"] == pytest.approx((80 + 90 + 94 + 100) / 4)
+
+
+def test_a_table_without_rows_says_so(tables, runs):
     assert tables.student_table(runs, [("2 bits", "w2_3")]) == "None of these runs has ended yet.\n"
