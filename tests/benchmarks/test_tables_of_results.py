@@ -20,6 +20,7 @@ MEASURED = [
     ("train_cpu_vnni", 4),
     ("train_cpu_avx2", 5),
     ("epoch_cpu_avx2", 6),
+    ("epoch_cpu_vnni", 7),
 ]
 """Of the section "On a CPU", by the file of the measurement."""
 
