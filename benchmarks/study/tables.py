@@ -65,6 +65,9 @@ STUDENTS = {
 }
 """By table its rows: what a student is called, and its stage."""
 
+AIMS = {"w2": ("2 bits", 99), "w1": ("1 bit", 98), "plus": ("1 bit, half of the layers, `plus`", 97)}
+"""By kind of student: what it is called, and the share of its teacher that this study aimed at before it began, in per cent."""
+
 
 def score(task: str, metrics: Mapping[str, float]) -> float:
     """A task's number, in hundredths."""
@@ -129,6 +132,22 @@ def student_table(runs: Runs, rows: Sequence[tuple[str, str]]) -> str:
     return markdown(header, [student_row(runs, *row) for row in rows if any(row[1] in run for run in runs.values())])
 
 
+def longest(runs: Runs, task: str, stem: str) -> int:
+    """The most epochs that a task's student of a kind has had, as ``w1`` in ``w1_9``; 0 without any."""
+    return max((epochs for epochs in (1, 3, 9) if having(runs, task, f"{stem}_{epochs}")), default=0)
+
+
+def aims_table(runs: Runs) -> str:
+    """By kind of student the share of its teacher, each task's with the most epochs it has had; the mean, and the aim."""
+    rows = []
+    for stem, (name, aim) in AIMS.items():
+        most = {task: epochs for task in TASKS if (epochs := longest(runs, task, stem))}
+        share = {task: shares(runs, f"{stem}_{epochs}")[task] for task, epochs in most.items()}
+        cells = [f"{share[task]:.1f} % ({most[task]})" if task in most else "" for task in TASKS]
+        rows.append([name, *cells, f"{statistics.fmean(share.values()):.1f} %" if len(share) == len(TASKS) else "", f"{aim} %"])
+    return markdown(["", *(f"{name} (epochs)" for name, _ in TASKS.values()), "mean", "aim"], rows)
+
+
 def baseline_row(runs: Runs) -> list[str]:
     """TF-IDF with logistic regression, or ridge regression for numbers."""
     found = {task: runs[f"{task}-42"]["baselines"][1] for task in TASKS if "baselines" in runs.get(f"{task}-42", {})}
@@ -182,7 +201,12 @@ def tables(runs: Runs, rivals: Mapping[str, Any]) -> dict[str, str]:
     made = {name: student_table(runs, rows) for name, rows in STUDENTS.items()}
     if any("baselines" in run for run in runs.values()):
         made["instead"] += "| " + " | ".join(baseline_row(runs)) + " |\n"
-    return {**made, "deepspeed": deepspeed_table(runs, rivals), "rates": rates_table(read("claims_rates.json"))}
+    return {
+        **made,
+        "aims": aims_table(runs),
+        "deepspeed": deepspeed_table(runs, rivals),
+        "rates": rates_table(read("claims_rates.json")),
+    }
 
 
 def picture(runs: Runs) -> str:

@@ -113,5 +113,14 @@ def test_seeds_share_a_teacher_and_each_is_compared_with_its_own(tables, runs):
     assert tables.shares(runs, "w1_3")["cola"] == pytest.approx((80 + 90 + 94 + 100) / 4)
 
 
+def test_the_aims_stand_beside_the_longest_training_of_every_task(tables, runs):
+    runs["cola-42"]["w1_9"] = cola(0.48)
+    runs["sst2-42"] = {name: {"metrics": {"accuracy": 0.9}} for name in ("teacher", "w1_1")}
+    assert (
+        tables.aims_table(runs).splitlines()[3]
+        == "| 1 bit | 96.0 % (9) | 100.0 % (3) | 95.0 % (3) | 100.0 % (1) | 97.8 % | 98 % |"
+    )
+
+
 def test_a_table_without_rows_says_so(tables, runs):
     assert tables.student_table(runs, [("2 bits", "w2_3")]) == "None of these runs has ended yet.\n"
