@@ -117,7 +117,7 @@ def smaller(runs: Runs, stage: str) -> str:
     From task to task the vocabulary differs. Of few bits that are not packed yet it says nothing.
     """
     file = "packed" if stage == "int8" else f"packed-{stage}"
-    packed = [(run["teacher"], run[file]) for run in runs.values() if file in run]
+    packed = [(run["teacher"], run[file]) for run in runs.values() if {file, stage} <= set(run)]
     full = [(run["teacher"], run[stage]) for run in runs.values() if run.get(stage, {}).get("weight_bits") == 32]
     ratios = [large["bytes"] / small["bytes"] for large, small in packed or full]
     return " to ".join(dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios)))) if ratios else ""
