@@ -175,11 +175,11 @@ def deepspeed_table(runs: Runs, rivals: Mapping[str, Any]) -> str:
         run, _, padding = name.partition(", ")
         groups.setdefault((run.partition("-")[0], padding), {})[run] = rivals[name]
     rows = []
-    for (task, padding), of in groups.items():
-        theirs = list(of.values())
-        same = {run: runs[run] if "w1_3" in runs.get(run, {}) else {"w1_3": each["ours"]} for run, each in of.items()}
+    for (task, padding), group in groups.items():
+        theirs = list(group.values())
+        ours = {run: runs[run] if "w1_3" in runs.get(run, {}) else {"w1_3": each["ours"]} for run, each in group.items()}
         pairs = [(each["seconds"], each["ours"]["seconds"]) for each in theirs if "ours" in each]
-        scored = [spread(side) for side in ([score(task, each["metrics"]) for each in theirs], scores(same, task, "w1_3"))]
+        scored = [spread(side) for side in ([score(task, each["metrics"]) for each in theirs], scores(ours, task, "w1_3"))]
         taken = [" / ".join(f"{pair[k]:.0f}" for pair in pairs) for k in (0, 1)]
         times = " / ".join(f"{slow / fast:.2f}" for slow, fast in pairs)
         rows.append([f"{TASKS[task][0]}, {padding}", *scored, *taken, times])
