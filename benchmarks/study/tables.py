@@ -186,6 +186,17 @@ def deepspeed_table(runs: Runs, rivals: Mapping[str, Any]) -> str:
     return markdown(header, rows)
 
 
+def machines_table(runs: Runs, rivals: Mapping[str, Any]) -> str:
+    """The processors, versions, commits and dates of the records, and the runs with results of each."""
+    keys = ("processor", "int8 instructions", "jax", "commit", "date")
+    found: dict[tuple[str, ...], set[str]] = {}
+    ours = [(run, each) for run, results in runs.items() for name, each in results.items() if name != "baselines"]
+    for run, result in [*ours, *((f"{name.partition(',')[0]} by DeepSpeed", each) for name, each in rivals.items())]:
+        found.setdefault(tuple(result["environment"][key] for key in keys), set()).add(run)
+    rows = [[", ".join(sorted(found[where])), *where] for where in sorted(found)]
+    return markdown(["runs", "processor", "instructions", "JAX", "commit", "date"], rows)
+
+
 def rates_table(measured: Mapping[str, Any]) -> str:
     """The learning rates that were tried on held-out training data."""
     teacher_row = ["the teacher", "", "", "", f"{100 * measured['teacher']['pearson']:.2f}"]
@@ -213,6 +224,7 @@ def tables(runs: Runs, rivals: Mapping[str, Any]) -> dict[str, str]:
         **made,
         "aims": aims_table(runs),
         "deepspeed": deepspeed_table(runs, rivals),
+        "machines": machines_table(runs, rivals),
         "rates": rates_table(read("claims_rates.json")),
     }
 

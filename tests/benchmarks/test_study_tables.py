@@ -93,6 +93,18 @@ def test_deepspeeds_runs_stand_beside_ours_with_the_ratio_of_their_times(tables,
     ]
 
 
+def test_every_machine_and_commit_has_its_runs(tables):
+    here = {"processor": "P", "int8 instructions": "vnni", "jax": "0.12", "commit": "abc", "date": "2026-11-29", "cores": 1}
+    runs = {
+        "cola-43": {"w1_3": {"environment": here}, "baselines": []},
+        "cola-42": {"w1_3": {"environment": here}, "w1_9": {"environment": {**here, "commit": "def"}}},
+    }
+    assert tables.machines_table(runs, {"mrpc-45, padded to 128": {"environment": here}}).splitlines()[2:] == [
+        "| cola-42, cola-43, mrpc-45 by DeepSpeed | P | vnni | 0.12 | abc | 2026-11-29 |",
+        "| cola-42 | P | vnni | 0.12 | def | 2026-11-29 |",
+    ]
+
+
 def test_a_table_replaces_the_one_between_its_comments(tables):
     page = "before\n<!-- table: a -->\nold\n<!-- end -->\nafter <!-- table: b -->\n<!-- end -->"
     made = tables.with_tables(page, {"a": r"| \1 |" + "\n"})
