@@ -45,14 +45,22 @@ def test_the_small_tasks_run_with_three_seeds_and_all_students_once(study):
     runs = [(study.recipe_of(each).config, study.value(each, "config")) for each in study.commands()]
     seeds = {(config["task"], config["seed"]) for config, _ in runs}
     assert seeds == {(task, seed) for task in SMALL for seed in range(42, 48)} | {("sst2", 42)}
-    assert [name for _, name in runs if "also" in name] == [
+    assert [name for _, name in runs if "ways" in name] == [
         f"study/claims:{task},also=ways+depths+sizes" for task in ("cola,epochs=1+3", "stsb,epochs=3", "mrpc,epochs=3")
     ]
 
 
+def test_plain_half_of_the_layers_has_three_seeds_beside_plus(study):
+    plain = {}
+    for recipe in map(study.recipe_of, study.commands()):
+        if "half_w1" in {stage.name for stage in recipe.stages}:
+            plain.setdefault(recipe.config["task"], set()).add(recipe.config["seed"])
+    assert plain == {"cola": {42, 46, 47}, "stsb": {45, 46, 47}, "mrpc": {45, 46, 47}}
+
+
 def test_two_seeds_more_have_the_teacher_of_the_one_before(study, tmp_path):
     others = [each for each in study.commands() if "finetuned" in study.value(each, "config")]
-    assert len(others) == 12
+    assert len(others) == 18
     for each in others:
         recipe = study.recipe_of(each)
         first = 42 if recipe.config["seed"] < 45 else 45

@@ -76,7 +76,7 @@ def test_a_wrong_override_is_named_in_one_line(write, overrides, named):
 def test_a_missing_file_is_named():
     with pytest.raises(
         UserError,
-        match=r"^no/such\.py: no such config file, nor one of the recipes .*: binarybert, glue, hundred, own, quickstart,",
+        match=r"^no/such\.py: no such config file, nor one of the recipes .*: binarybert, glue, hundred, own, plus,",
     ):
         read_config_file("no/such.py:arg", ())
 

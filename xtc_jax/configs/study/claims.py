@@ -21,6 +21,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from xtc_jax.configs import plus
 from xtc_jax.errors import UserError
 from xtc_jax.recipe.schema import LOCAL_MODEL, add_phases, base_config, choose, parse_arg, stage_config
 
@@ -85,9 +86,8 @@ def _epochs(epochs: float) -> dict[str, float]:
 def _students(task: str, budgets: list[float], taught: dict[str, Any]) -> dict[str, ConfigDict]:
     """Two bits, one bit, and one bit with half of the layers, for each budget.
 
-    The last has what won at half depth (benchmarks/README.md): a scale for each row, the training data's word pieces, 2 bits
-    for 40 % of the steps, new pairs for pair tasks, and twice the rate. It has as many steps as the others: new pairs make
-    its epochs longer.
+    The last is the student of the recipe ``plus``, at twice the others' rate and for as many steps: new pairs make its epochs
+    longer.
     """
     made = {}
     for epochs in budgets:
@@ -95,18 +95,9 @@ def _students(task: str, budgets: list[float], taught: dict[str, Any]) -> dict[s
         made[f"w2_{of}"] = stage_config(weight_bits=2, **_epochs(epochs), **taught)
         made[f"w1_{of}"] = stage_config(weight_bits=1, **_epochs(epochs), **taught)
         steps = round(epochs * (EXAMPLES[task] // BATCH))
-        made[f"plus_{of}"] = stage_config(
-            weight_bits=1,
-            layers=HALF,
-            rules="paper-50x",
-            granularity="row",
-            vocabulary_min_count=1,
-            bit_schedule="2@0>1@40%",
-            new_pairs=20_000 if task in ("mrpc", "stsb") else 0,
-            steps=steps,
-            warmup_steps=steps // 20,
-            **{**taught, "learning_rate": 2 * taught["learning_rate"]},
-        )
+        pairs = 20_000 if task in ("mrpc", "stsb") else 0
+        more = {"layers": HALF, "new_pairs": pairs, **taught, "learning_rate": 2 * taught["learning_rate"]}
+        made[f"plus_{of}"] = plus.student(steps, **more)
     return made
 
 
