@@ -25,6 +25,8 @@ TASKS = {
     "sst2": ("SST-2", ("accuracy",)),
 }
 """What a task is called, and the metrics whose mean is its number."""
+BUDGETS = (1, 3, 9, 18)
+"""Epochs of students."""
 SMALL = ("cola", "mrpc", "stsb")
 """Tasks with the same budgets; one epoch of SST-2 is as many steps as eight of CoLA."""
 
@@ -36,9 +38,11 @@ STUDENTS = {
         ("2 bits, 1 epoch", "w2_1"),
         ("2 bits, 3 epochs", "w2_3"),
         ("2 bits, 9 epochs", "w2_9"),
+        ("2 bits, 18 epochs", "w2_18"),
         ("1 bit, 1 epoch", "w1_1"),
         ("1 bit, 3 epochs", "w1_3"),
         ("1 bit, 9 epochs", "w1_9"),
+        ("1 bit, 18 epochs", "w1_18"),
     ],
     "ways": [
         ("one stage", "w1_3"),
@@ -55,6 +59,7 @@ STUDENTS = {
         ("1 bit, `plus`, 1 epoch", "plus_1"),
         ("1 bit, `plus`, 3 epochs", "plus_3"),
         ("1 bit, `plus`, 9 epochs", "plus_9"),
+        ("1 bit, `plus`, 18 epochs", "plus_18"),
     ],
     "instead": [
         ("the teacher", "teacher"),
@@ -142,7 +147,7 @@ def student_table(runs: Runs, rows: Sequence[tuple[str, str]]) -> str:
 
 def longest(runs: Runs, task: str, stem: str) -> int:
     """The most epochs that a task's student of a kind has had, as ``w1`` in ``w1_9``; 0 without any."""
-    return max((epochs for epochs in (1, 3, 9) if having(runs, task, f"{stem}_{epochs}")), default=0)
+    return max((epochs for epochs in BUDGETS if having(runs, task, f"{stem}_{epochs}")), default=0)
 
 
 def aims_table(runs: Runs) -> str:
@@ -234,7 +239,7 @@ def picture(runs: Runs) -> str:
     names = {stage: name for rows in STUDENTS.values() for name, stage in rows}
     share = {stage: mean for stage in names if (mean := mean_share(shares(runs, stage))) is not None}
     budgets = {
-        name: [(epochs, share[f"{stem}_{epochs}"]) for epochs in (1, 3, 9) if f"{stem}_{epochs}" in share]
+        name: [(epochs, share[f"{stem}_{epochs}"]) for epochs in BUDGETS if f"{stem}_{epochs}" in share]
         for stem, name in (("w2", "2 bits"), ("w1", "1 bit"), ("plus", "1 bit, half of the layers, plus"))
     }
     sizes = {
