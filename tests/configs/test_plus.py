@@ -26,6 +26,7 @@ def test_a_finetuned_teacher_is_not_trained():
 
 def test_other_layers_are_kept_on_request():
     assert stages(":layers=2+5")["quantize"].layers == "2,5"
+    assert stages(":layers=all")["quantize"].layers == ""
 
 
 def test_the_student_takes_other_values_over():

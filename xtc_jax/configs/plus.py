@@ -7,8 +7,8 @@ What won (benchmarks/README.md): a scale for each row of a weight, the training 
 steps and then 1, new pairs of the same texts for tasks of two, which the teacher judges, and a rate of 1e-3. Against 1 bit with
 none of this but the rows: docs/results.md, "Few layers and few bits". For a budget in minutes: ``own``.
 
-Arguments: task, steps (of the student), teacher_epochs, layers (those kept, with ``+`` for a comma), finetuned (the checkpoint
-is a teacher already), runlocal.
+Arguments: task, steps (of the student), teacher_epochs, layers (those kept, with ``+`` for a comma, or all), finetuned (the
+checkpoint is a teacher already), runlocal.
 """
 
 from typing import Any
@@ -26,7 +26,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.max_length = 0
     epochs = 0.0 if options.finetuned else options.teacher_epochs
     config.teacher = stage_config(learning_rate=1e-4, batch_size=16, epochs=epochs, warmup_epochs=epochs / 10)
-    config.quantize = student(options.steps, result="quantized", layers=options.layers.replace("+", ","))
+    layers = "" if options.layers == "all" else options.layers.replace("+", ",")
+    config.quantize = student(options.steps, result="quantized", layers=layers)
     config.stages = ("teacher", "quantize")
     return config
 
