@@ -10,7 +10,7 @@ and those after it have its time. Started again with more minutes, the same comm
 from ml_collections import ConfigDict
 
 from xtc_jax.errors import UserError
-from xtc_jax.recipe.schema import base_config, parse_arg, stage_config
+from xtc_jax.recipe.schema import base_config, parse_arg, parse_layers, stage_config
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.reduce = stage_config(
         result="reduced",
         init="teacher",
-        layers="" if options.layers == "all" else options.layers.replace("+", ","),
+        layers=parse_layers(options.layers),
         vocabulary_min_count=1,
         share=10.0,
         most_epochs=40.0,

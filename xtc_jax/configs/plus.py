@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from xtc_jax.recipe.schema import base_config, parse_arg, stage_config
+from xtc_jax.recipe.schema import base_config, parse_arg, parse_layers, stage_config
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -26,8 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.max_length = 0
     epochs = 0.0 if options.finetuned else options.teacher_epochs
     config.teacher = stage_config(learning_rate=1e-4, batch_size=16, epochs=epochs, warmup_epochs=epochs / 10)
-    layers = "" if options.layers == "all" else options.layers.replace("+", ",")
-    config.quantize = student(options.steps, result="quantized", layers=layers)
+    config.quantize = student(options.steps, result="quantized", layers=parse_layers(options.layers))
     config.stages = ("teacher", "quantize")
     return config
 

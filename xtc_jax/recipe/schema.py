@@ -198,6 +198,11 @@ def parse_arg(arg: str, **defaults: Any) -> ConfigDict:
     return ConfigDict(values)
 
 
+def parse_layers(text: str) -> str:
+    """Layers in a config's argument, which a comma ends, as a stage has them: ``1+3+5`` is ``1,3,5``, ``all`` is ``""``."""
+    return "" if text == "all" else text.replace("+", ",")
+
+
 def choose(what: str, value: Any, known: dict[Any, Any]) -> Any:
     """``known[value]``.
 
