@@ -43,6 +43,8 @@ STUDENTS = {
         ("1 bit, 3 epochs", "w1_3"),
         ("1 bit, 9 epochs", "w1_9"),
         ("1 bit, 18 epochs", "w1_18"),
+        ("1 bit, the rest of `plus`, 9 epochs", "deep_9"),
+        ("1 bit, the rest of `plus`, 18 epochs", "deep_18"),
     ],
     "ways": [
         ("one stage", "w1_3"),
@@ -72,7 +74,12 @@ STUDENTS = {
 }
 """By table its rows: what a student is called, and its stage."""
 
-AIMS = {"w2": ("2 bits", 99), "w1": ("1 bit", 98), "plus": ("1 bit, half of the layers, `plus`", 97)}
+AIMS = {
+    "w2": ("2 bits", 99),
+    "w1": ("1 bit", 98),
+    "deep": ("1 bit, the rest of `plus`", 98),
+    "plus": ("1 bit, half of the layers, `plus`", 97),
+}
 """By kind of student: what it is called, and the share of its teacher that this study aimed at before it began, in per cent."""
 
 
@@ -155,6 +162,8 @@ def aims_table(runs: Runs) -> str:
     rows = []
     for stem, (name, aim) in AIMS.items():
         most = {task: epochs for task in TASKS if (epochs := longest(runs, task, stem))}
+        if not most:
+            continue
         share = {task: shares(runs, f"{stem}_{epochs}")[task] for task, epochs in most.items()}
         cells = [f"{share[task]:.1f} % ({most[task]})" if task in most else "" for task in TASKS]
         rows.append([name, *cells, f"{statistics.fmean(share.values()):.1f} %" if len(share) == len(TASKS) else "", f"{aim} %"])

@@ -93,6 +93,14 @@ def test_the_smallest_student_has_as_many_steps_as_the_others(task):
     assert (found["plus_3"].layers, found["plus_3"].weight_bits) == ("1,3,5", 1)
 
 
+def test_deep_is_plus_with_all_layers_and_leaves_the_others_alone():
+    some, more = stages("mrpc,epochs=3"), stages("mrpc,epochs=3,deep")
+    assert {name: more[name] for name in some} == some
+    deep, half = ({**more[name].raw, "result": ""} for name in ("deep_3", "plus_3"))
+    assert (deep.pop("layers"), half.pop("layers")) == ("", "1,3,5")
+    assert deep == half
+
+
 def test_ways_to_1_bit_take_as_many_epochs_as_one_stage():
     found = stages("cola,epochs=1+9,also=ways")
     ways = [

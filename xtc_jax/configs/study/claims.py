@@ -7,13 +7,13 @@
 
 Paper: XTC sections 3 and 4, its findings as we remember them (docs/method.md, section 12). The teacher is all-MiniLM-L6-v2,
 which can be had without a hub, fine-tuned; the paper's is BERT-base. For each of the ``epochs`` there are three students, those
-that the paper's title is about: 2 bits, 1 bit, and 1 bit with half of the layers; at last the teacher in 8 bits, without
-training. More in ``epochs`` or ``also`` adds others, these with the longest of the epochs, and goes on in the same work
-directory. Nothing is chosen on validation data, which is looked at once, at the end of a stage. All tasks and seeds:
-benchmarks/study/.
+that the paper's title is about: 2 bits, 1 bit, and 1 bit with half of the layers; ``deep`` adds 1 bit with all layers and the
+rest of ``plus``; at last the teacher in 8 bits, without training. More in ``epochs`` or ``also`` adds others, these with the
+longest of the epochs, and goes on in the same work directory. Nothing is chosen on validation data, which is looked at once, at
+the end of a stage. All tasks and seeds: benchmarks/study/.
 
-Arguments: task, epochs, also (ways, depths, sizes), lr, finetuned (the checkpoint is the teacher), runlocal. Measured here:
-docs/results.md.
+Arguments: task, epochs, also (ways, depths, sizes), deep, lr, finetuned (the checkpoint is the teacher), runlocal. Measured
+here: docs/results.md.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ _ONCE = 100_000
 
 def get_config(arg: str = "") -> ConfigDict:
     """A teacher and its students."""
-    options = parse_arg(arg, task="cola", epochs="3", also="", lr=5e-4, finetuned=False, runlocal=False)
+    options = parse_arg(arg, task="cola", epochs="3", also="", lr=5e-4, deep=False, finetuned=False, runlocal=False)
     choose("task", options.task, EXAMPLES)
     budgets = _numbers(options.epochs)
     config = base_config(runlocal=options.runlocal, model=LOCAL_MODEL, task=options.task)
@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "learning_rate": options.lr,
         "eval_every": _ONCE,
     }
-    stages = _students(options.task, budgets, taught)
+    stages = _students(options.task, budgets, taught, options.deep)
     for also in filter(None, options.also.split("+")):
         stages |= choose("also", also, _ALSO)(budgets[-1], taught)
     config.update(stages)
@@ -83,22 +83,24 @@ def _epochs(epochs: float) -> dict[str, float]:
     return {"epochs": epochs, "warmup_epochs": min(1.0, epochs / 10)}
 
 
-def _students(task: str, budgets: list[float], taught: dict[str, Any]) -> dict[str, ConfigDict]:
-    """Two bits, one bit, and one bit with half of the layers, for each budget.
-
-    The last is the student of the recipe ``plus``, at twice the others' rate and for as many steps: new pairs make its epochs
-    longer.
-    """
+def _students(task: str, budgets: list[float], taught: dict[str, Any], deep: bool) -> dict[str, ConfigDict]:
+    """Two bits, one bit, and one bit with half of the layers, for each budget."""
     made = {}
     for epochs in budgets:
         of = f"{epochs:g}"
         made[f"w2_{of}"] = stage_config(weight_bits=2, **_epochs(epochs), **taught)
         made[f"w1_{of}"] = stage_config(weight_bits=1, **_epochs(epochs), **taught)
-        steps = round(epochs * (EXAMPLES[task] // BATCH))
-        pairs = 20_000 if task in ("mrpc", "stsb") else 0
-        more = {"layers": HALF, "new_pairs": pairs, **taught, "learning_rate": 2 * taught["learning_rate"]}
-        made[f"plus_{of}"] = plus.student(steps, **more)
+        made[f"plus_{of}"] = _plus(task, epochs, taught, HALF)
+        if deep:
+            made[f"deep_{of}"] = _plus(task, epochs, taught, "")
     return made
+
+
+def _plus(task: str, epochs: float, taught: dict[str, Any], layers: tuple[int, ...] | str) -> ConfigDict:
+    """The student of the recipe ``plus``, at twice the others' rate and for as many steps: new pairs make its epochs longer."""
+    steps = round(epochs * (EXAMPLES[task] // BATCH))
+    pairs = 20_000 if task in ("mrpc", "stsb") else 0
+    return plus.student(steps, **{"new_pairs": pairs, **taught, "layers": layers, "learning_rate": 2 * taught["learning_rate"]})
 
 
 def _ways(epochs: float, taught: dict[str, Any]) -> dict[str, ConfigDict]:
