@@ -7,9 +7,13 @@
 # VENV=DIR makes it elsewhere than in .venv.
 set -eu
 cd "$(dirname "$0")/.."
-kind=$1
+kind=${1:-}
 wanted=${2:-}
 venv=${VENV:-.venv}
+case $kind in
+  run | test | docs | which) ;;
+  *) echo "usage: launch/bootstrap.sh run|test|docs [PYTHON], or which 3.11" >&2; exit 2 ;;
+esac
 
 # Prints "MINOR PATH" of an interpreter that can make a virtual environment, nothing for any other.
 probe() {
