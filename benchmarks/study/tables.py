@@ -158,16 +158,17 @@ def longest(runs: Runs, task: str, stem: str) -> int:
 
 
 def aims_table(runs: Runs) -> str:
-    """By kind of student the share of its teacher, each task's with the most epochs it has had; the mean, and the aim."""
+    """By kind of student the share of its teacher, each task's with the most epochs it has had, and its seeds; mean and aim."""
     rows = []
     for stem, (name, aim) in AIMS.items():
         most = {task: epochs for task in TASKS if (epochs := longest(runs, task, stem))}
         if not most:
             continue
         share = {task: shares(runs, f"{stem}_{epochs}")[task] for task, epochs in most.items()}
-        cells = [f"{share[task]:.1f} % ({most[task]})" if task in most else "" for task in TASKS]
+        seeds = {task: len(having(runs, task, f"{stem}_{epochs}")) for task, epochs in most.items()}
+        cells = [f"{share[task]:.1f} % ({most[task]}, {seeds[task]})" if task in most else "" for task in TASKS]
         rows.append([name, *cells, f"{statistics.fmean(share.values()):.1f} %" if len(share) == len(TASKS) else "", f"{aim} %"])
-    return markdown(["", *(f"{name} (epochs)" for name, _ in TASKS.values()), "mean", "aim"], rows)
+    return markdown(["", *(f"{name} (epochs, seeds)" for name, _ in TASKS.values()), "mean", "aim"], rows)
 
 
 def baseline_row(runs: Runs) -> list[str]:

@@ -130,7 +130,7 @@ def test_the_aims_of_students_that_have_run_stand_beside_the_longest_training_of
     runs["sst2-42"] = {name: {"metrics": {"accuracy": 0.9}} for name in ("teacher", "w1_1")}
     assert (
         tables.aims_table(runs).splitlines()[2]
-        == "| 1 bit | 96.0 % (9) | 100.0 % (3) | 95.0 % (3) | 100.0 % (1) | 97.8 % | 98 % |"
+        == "| 1 bit | 96.0 % (9, 1) | 100.0 % (3, 1) | 95.0 % (3, 1) | 100.0 % (1, 1) | 97.8 % | 98 % |"
     )
 
 
