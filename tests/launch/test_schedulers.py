@@ -63,12 +63,14 @@ def requeued(place: Path) -> list[str]:
 def test_a_slurm_job_is_queued_again_by_the_policy(cluster, statuses, variables, status, again):
     for i in (0, 1):
         will_end(cluster / f"script.{i}", statuses[i])
-    done = run(cluster, LAUNCH / "slurm.sbatch", "--config=a.py", "--workdir=runs/a", **files(cluster), **variables)
+    job = str(os.getpid())  # another than that of a test that runs beside this one
+    environment = {**files(cluster), **variables, "SLURM_JOB_ID": job}
+    done = run(cluster, LAUNCH / "slurm.sbatch", "--config=a.py", "--workdir=runs/a", **environment)
     assert done.returncode == status, done.stderr
     assert calls(cluster / "calls") == [["compress", "--config=a.py", "--workdir=runs/a"]] * 2
-    assert requeued(cluster) == (["requeue incomplete 7"] if again else [])
+    assert requeued(cluster) == ([f"requeue incomplete {job}"] if again else [])
     assert "--kill-on-bad-exit=0 --cpus-per-task=32 " in (cluster / "srun").read_text()
-    assert not list((training.ROOT / "runs").glob(".statuses-*"))
+    assert not list((training.ROOT / "runs").glob(f".statuses-{job}-*"))
 
 
 def test_job_k_of_an_array_runs_line_k_of_the_sweep(cluster):
