@@ -43,8 +43,8 @@ STUDENTS = {
         ("1 bit, 3 epochs", "w1_3"),
         ("1 bit, 9 epochs", "w1_9"),
         ("1 bit, 18 epochs", "w1_18"),
-        ("1 bit, the rest of `plus`, 9 epochs", "deep_9"),
-        ("1 bit, the rest of `plus`, 18 epochs", "deep_18"),
+        ("1 bit, `plus` with all layers, 9 epochs", "deep_9"),
+        ("1 bit, `plus` with all layers, 18 epochs", "deep_18"),
     ],
     "ways": [
         ("one stage", "w1_3"),
@@ -77,7 +77,7 @@ STUDENTS = {
 AIMS = {
     "w2": ("2 bits", 99),
     "w1": ("1 bit", 98),
-    "deep": ("1 bit, the rest of `plus`", 98),
+    "deep": ("1 bit, `plus` with all layers", 98),
     "plus": ("1 bit, half of the layers, `plus`", 97),
 }
 """By kind of student: what it is called, and the share of its teacher that this study aimed at before it began, in per cent."""

@@ -3,8 +3,8 @@
     xtc compress --config=study/augmentation:cola --workdir=runs/augmentation
 
 Paper: XTC section 3, its third finding as we remember it (docs/method.md, section 12): augmentation helps even where training
-is long. Arguments: task, bits, steps, lr, runlocal. Measured here, on CoLA: benchmarks/README.md, "Pairs at
-1 bit".
+is long. Arguments: task, bits, steps, lr, runlocal. Measured here, on CoLA: benchmarks/README.md, "Pairs
+at 1 bit".
 """
 
 from ml_collections import ConfigDict

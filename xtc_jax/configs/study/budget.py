@@ -4,8 +4,8 @@
     xtc report runs/budget runs/stages runs/augmentation runs/depth
 
 Paper: XTC section 3, its first finding as we remember it (docs/method.md, section 12): most of the gap closes with enough steps
-and a learning rate that decays. Arguments: task, bits, lr, runlocal. Measured here, with a
-smaller model: study/claims.
+and a learning rate that decays. Arguments: task, bits, lr, runlocal. Measured
+here, with a smaller model: study/claims.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@
 
 Paper: XTC section 4, its fourth and fifth findings as we remember them (docs/method.md, section 12): layers taken from the
 fine-tuned teacher match pre-training distillation, and extreme quantization composes with it. Published for MNLI-m, W1A8:
-84.1 (12 layers), 82.9 (6), 82.8 (5). Arguments: task, bits, budget, lr, runlocal. Measured here, with a
-smaller model: study/claims.
+84.1 (12 layers), 82.9 (6), 82.8 (5). Arguments: task, bits, budget, lr, runlocal. Measured
+here, with a smaller model: study/claims.
 """
 
 from ml_collections import ConfigDict

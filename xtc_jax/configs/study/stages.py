@@ -4,8 +4,8 @@
 
 Paper: XTC section 3, its second finding as we remember it (docs/method.md, section 12): one stage with enough budget and a
 searched learning rate is as good. Two stages are BinaryBERT's (intermediate states, then logits); the three here are ours:
-intermediate states, everything, logits. Arguments: task, bits, epochs (in all), lr, runlocal. Measured here, with a
-smaller model: study/claims.
+intermediate states, everything, logits. Arguments: task, bits, epochs (in all), lr, runlocal. Measured
+here, with a smaller model: study/claims.
 """
 
 from ml_collections import ConfigDict
