@@ -7,9 +7,10 @@
 
 Paper: XTC sections 3 and 4, its findings as we remember them (docs/method.md, section 12). The teacher is all-MiniLM-L6-v2,
 which can be had without a hub, fine-tuned; the paper's is BERT-base. For each of the ``epochs`` there are three students, those
-that the paper's title is about: 2 bits, 1 bit, and 1 bit with half of the layers; ``deep`` adds ``plus`` with all layers; at last the teacher in 8 bits, without training. More in ``epochs`` or ``also`` adds others, these with the
-longest of the epochs, and goes on in the same work directory. Nothing is chosen on validation data, which is looked at once, at
-the end of a stage. All tasks and seeds: benchmarks/study/.
+that the paper's title is about: 2 bits, 1 bit, and 1 bit with half of the layers; ``deep`` adds ``plus`` with all layers; at
+last the teacher in 8 bits, without training. More in ``epochs`` or ``also`` adds others, these with the longest of the epochs,
+and goes on in the same work directory. Nothing is chosen on validation data, which is looked at once, at the end of a stage.
+All tasks and seeds: benchmarks/study/.
 
 Arguments: task, epochs, also (ways, depths, sizes), deep, lr, finetuned (the checkpoint is the teacher), runlocal. Measured
 here: docs/results.md.
