@@ -57,9 +57,9 @@ def packed_under(rules, params=None, config: BertConfig = CONFIG, task=TASK) -> 
     return PackedModel(config, pack(jax.tree_util.tree_map_with_path(fill, latent), rules), task, 16)
 
 
-def split_model(one: str = "paper-50x") -> PackedModel:
+def split_model(one: str = "paper-50x", config: BertConfig = CONFIG) -> PackedModel:
     """All Linears and tables of ``paper-50x`` in halves, of one bit where ``one`` has a rule."""
-    return packed_under(named_rules(one, 1, STATIC), split(toy.params(CONFIG), named_rules("paper-50x", 2)))
+    return packed_under(named_rules(one, 1, STATIC), split(toy.params(config), named_rules("paper-50x", 2)), config)
 
 
 def symmetric_split_model() -> PackedModel:

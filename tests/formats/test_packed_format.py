@@ -7,42 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+from packed_files import CONFIG, model_of
 from tiers import sweep
 
-from xtc_jax.bert import BertConfig
-from xtc_jax.compress import pack
-from xtc_jax.data import GLUE
-from xtc_jax.formats import PackedModel, load_packed, save_packed
+from xtc_jax.formats import load_packed, save_packed
 from xtc_jax.kernels import BASE3, PLANES256, STORED_LAYOUTS, PackedTensor, pack_base3, pack_codes
 from xtc_jax.params import named_leaves
-from xtc_jax.quantize import ActivationSpec, named_rules, split, with_extra_rules, with_input_ranges
 
 PAGE = Path(__file__).parents[2] / "docs/packed_format.md"
-TASK = GLUE["mrpc"]
-CONFIG = BertConfig(
-    vocab_size=30,
-    hidden_size=12,
-    num_hidden_layers=1,
-    num_attention_heads=2,
-    intermediate_size=260,  # one whole block of the layout and a rest
-    max_position_embeddings=6,
-    labels=TASK.labels,
+KINDS = (
+    "1 bit",
+    "2 bits",
+    "2 bits, row scales",
+    "groups",
+    "3 bits",
+    "4 bits, asymmetric, static",
+    "8 bits",
+    "5 to 7 bits",
+    "split",
 )
-RULES = {
-    "1 bit": named_rules("paper-50x", 1),
-    "2 bits": named_rules("paper-50x", 2),
-    "rest in float32": named_rules("deepspeed", 2),
-    "groups": named_rules("paper-50x", 2, granularity=6),
-    "3 bits": named_rules("deepspeed", 3),
-    "4 bits, asymmetric, static": named_rules(
-        "paper-50x", 4, ActivationSpec(8, "static", symmetric=False), quantizer="asymmetric", granularity="row"
-    ),
-    "8 bits": named_rules("paper-50x", 8),
-    "5 to 7 bits": with_extra_rules(
-        named_rules("deepspeed", 7), ["query/weight=5,a8", "word_embeddings/weight=6,row,asymmetric"]
-    ),
-    "split": named_rules("paper-50x", 1),
-}
 
 
 @pytest.fixture(scope="module")
@@ -54,15 +37,11 @@ def page():
     return names
 
 
-def written(directory, rules, layout):
-    """A packed model directory under the named rules."""
-    latent = toy.params(CONFIG)
-    if rules == "split":
-        latent = split(latent, named_rules("paper-50x", 2))
-    latent = with_input_ranges(latent, RULES[rules])
+def written(directory, kind, layout):
+    """A packed model directory."""
     tokenizer = directory / "tokenizer"
     tokenizer.mkdir()
-    save_packed(directory / "packed", PackedModel(CONFIG, pack(latent, RULES[rules]), TASK, 5), tokenizer, layout)
+    save_packed(directory / "packed", model_of(kind), tokenizer, layout)
     return directory / "packed"
 
 
@@ -95,9 +74,9 @@ def leaves_of(params):
 
 
 @pytest.mark.parametrize("layout", STORED_LAYOUTS)
-@pytest.mark.parametrize("rules", sweep(RULES, fast=3))
-def test_the_reader_of_the_page_reads_every_weight_to_the_bit(page, tmp_path, rules, layout):
-    directory = written(tmp_path, rules, layout)
+@pytest.mark.parametrize("kind", sweep(KINDS, fast=3))
+def test_the_reader_of_the_page_reads_every_weight_to_the_bit(page, tmp_path, kind, layout):
+    directory = written(tmp_path, kind, layout)
     found, expected = page["read_packed"](directory), whole(leaves_of(load_packed(directory).params))
     assert found.keys() == expected.keys()
     for path, value in expected.items():
