@@ -114,67 +114,29 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     Raises:
       UserError: anything wrong with one of them.
     """
-    config = recipe.config
-    data = config["data"]
-    task = find_task(config["task"], tuple(data["text"]), data["label"], tuple(data["labels"]), data["regression"])
-    paths = {split: data[split] or data["path"] for split in ("train", "validation")}
-    shared = serves_both(data)
-    if shared:
+    data, task = recipe.config["data"], _task(recipe.config)
+    if serves_both(data):
         log(f"{data['path']} is one file: examples whose MD5 is a multiple of 10 validate, the others train")
-    if not task.labels:
-        task = replace(task, labels=discover_labels(paths["train"], task, data["missing"]))
-    names = dict.fromkeys([config["model"], *(stage.model for stage in recipe.stages if stage.model)])
-    trained = {
-        name: all(stage.trains for stage in recipe.stages if not stage.init and (stage.model or config["model"]) == name)
-        for name in names
-    }
-    checkpoints = {name: _checkpoint(name, task, config, trained[name], log) for name in names}
+    checkpoints = _checkpoints(recipe, task, log)
     tokenizer = _one_vocabulary(checkpoints, len(task.text))
-    pad = checkpoints[config["model"]].config.pad_token_id
-
-    def read(path: str, split: str, limit: int = 0, part: str = "") -> Examples:
-        examples = _limit(load_examples(path, task, split, data["missing"], part), limit)
-        dropped = f"; {examples.dropped:,} rows dropped, a text or the label is missing" if examples.dropped else ""
-        log(f"{split}: {len(examples.labels):,} examples from {examples.where}{dropped}")
-        return examples
-
-    limit, part = data["limit_validation"], "validation" if shared else ""
-    splits = splits_of(paths["validation"], task.validation)
-    examples = {"train": read(paths["train"], "train", data["limit_train"], "train" if shared else "")}
-    examples |= {split: read(paths["validation"], split, limit, part) for split in splits}
+    read = functools.partial(_read, task, data["missing"], log)
+    examples = _splits(task, data, read)
     longest, buckets = _lengths(data, examples, tokenizer, checkpoints, log)
-
-    @functools.cache
-    def paired(rows: int) -> Examples:
-        old = examples["train"]
-        pairs = [(first, second) for first, second in old.texts]
-        # Found once for all processes: of two machines, float sums may put texts that resemble equally in another order.
-        new = [(first, second) for first, second in on_first(resembling_pairs, pairs, rows - len(pairs))]
-        size = len(pairs) + len(new)
-        log(f"train: {len(new):,} new pairs of its texts, {size:,} in all")
-        return replace(old, texts=[*old.texts, *new], labels=np.resize(old.labels, size), rows=np.resize(old.rows, size))
+    paired = functools.cache(lambda rows: _with_pairs(examples["train"], rows, log))
+    pad = checkpoints[recipe.config["model"]].config.pad_token_id
 
     @functools.cache
     def sets(vocabulary: Vocabulary | None) -> Sets:
         own = Tokenizer.from_str(vocabulary.tokenizer if vocabulary else tokenizer)
-        filling = vocabulary.position(pad) if vocabulary else pad
-
-        def dataset(examples: Examples, batch_size: int) -> Dataset:
-            tokens = tokenize(own, examples.texts, longest)
-            if buckets[-1] < tokens.lengths.max():
-                raise UserError(
-                    f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
-                )
-            return Dataset(tokens, examples.labels, batch_size, buckets, filling)
-
-        batch_size = recipe.stages[0].batch_size
-        validation = {split: dataset(examples[split], data["eval_batch_size"]) for split in splits}
-        train = dataset(examples["train"], batch_size)
-        more = functools.cache(lambda rows: dataset(paired(rows), batch_size))
+        dataset = functools.partial(_dataset, own, longest, buckets, vocabulary.position(pad) if vocabulary else pad)
+        size = recipe.stages[0].batch_size
+        train = dataset(examples["train"], size)
+        validation = {split: dataset(each, data["eval_batch_size"]) for split, each in examples.items() if split != "train"}
+        more = functools.cache(lambda rows: dataset(paired(rows), size))
         return Sets(
             train,
             validation,
-            functools.cache(lambda path: dataset(read(path, "train"), batch_size)),
+            functools.cache(lambda path: dataset(read(path, "train"), size)),
             lambda rows: more(rows) if len(task.text) == 2 and rows > len(train.labels) else train,
         )
 
@@ -182,6 +144,55 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     # Of one batch size: that of the first stage is none of the data.
     digests = {name: data_digest(replace(each, batch_size=1)) for name, each in found.items()}
     return Inputs(checkpoints, task, examples, tokenizer, longest, sets, digests)
+
+
+def _task(config: Mapping[str, Any]) -> Task:
+    """The task, with the classes of the training data where the config names none."""
+    data = config["data"]
+    task = find_task(config["task"], tuple(data["text"]), data["label"], tuple(data["labels"]), data["regression"])
+    return task if task.labels else replace(task, labels=discover_labels(_path(data, "train"), task, data["missing"]))
+
+
+def _path(data: Mapping[str, Any], split: str) -> str:
+    """Where the training data or the validation data come from."""
+    return data[split] or data["path"]
+
+
+def _splits(task: Task, data: Mapping[str, Any], read: Callable[..., Examples]) -> dict[str, Examples]:
+    """The texts and labels, by split: ``train`` first, then the task's validation splits."""
+    parts = ("train", "validation") if serves_both(data) else ("", "")
+    found = {"train": read(_path(data, "train"), "train", data["limit_train"], parts[0])}
+    path = _path(data, "validation")
+    return found | {split: read(path, split, data["limit_validation"], parts[1]) for split in splits_of(path, task.validation)}
+
+
+def _read(task: Task, missing: str, log: Log, path: str, split: str, limit: int = 0, part: str = "") -> Examples:
+    examples = _limit(load_examples(path, task, split, missing, part), limit)
+    dropped = f"; {examples.dropped:,} rows dropped, a text or the label is missing" if examples.dropped else ""
+    log(f"{split}: {len(examples.labels):,} examples from {examples.where}{dropped}")
+    return examples
+
+
+def _with_pairs(old: Examples, rows: int, log: Log) -> Examples:
+    """Examples with new pairs of their texts behind them, ``rows`` in all where there are as many."""
+    pairs = [(first, second) for first, second in old.texts]
+    # Found once for all processes: of two machines, float sums may put texts that resemble equally in another order.
+    new = [(first, second) for first, second in on_first(resembling_pairs, pairs, rows - len(pairs))]
+    size = len(pairs) + len(new)
+    log(f"train: {len(new):,} new pairs of its texts, {size:,} in all")
+    return replace(old, texts=[*old.texts, *new], labels=np.resize(old.labels, size), rows=np.resize(old.rows, size))
+
+
+def _dataset(
+    tokenizer: Tokenizer, longest: int, buckets: tuple[int, ...], pad: int, examples: Examples, batch_size: int
+) -> Dataset:
+    """Examples, tokenized."""
+    tokens = tokenize(tokenizer, examples.texts, longest)
+    if buckets[-1] < tokens.lengths.max():
+        raise UserError(
+            f"config.data.buckets={buckets} end below {tokens.lengths.max()} tokens; the last must be data.max_length"
+        )
+    return Dataset(tokens, examples.labels, batch_size, buckets, pad)
 
 
 def _lengths(
@@ -214,6 +225,17 @@ def serves_both(data: Mapping[str, Any]) -> bool:
             "config.data.path to it and nothing else, which holds one example in ten out"
         )
     return True
+
+
+def _checkpoints(recipe: Recipe, task: Task, log: Log) -> dict[str, Checkpoint]:
+    """Every model that a stage starts from, by the name the config gives it."""
+    default = recipe.config["model"]
+    names = dict.fromkeys([default, *(stage.model for stage in recipe.stages if stage.model)])
+    trained = {
+        name: all(stage.trains for stage in recipe.stages if not stage.init and (stage.model or default) == name)
+        for name in names
+    }
+    return {name: _checkpoint(name, task, recipe.config, trained[name], log) for name in names}
 
 
 def _checkpoint(name: str, task: Task, config: dict[str, Any], trained: bool, log: Log) -> Checkpoint:
