@@ -135,22 +135,7 @@ def shape_stages(
     for stage in recipe.stages:
         start = plans.get(stage.init)
         model = start.model if start else stage.model or recipe.config["model"]
-        origin = start.config if start else shapes[model]
-        try:
-            layers = LayerMap(parse_layers(stage.layers, origin.num_hidden_layers))
-            check_batch(stage.batch_size, mesh, stage.accumulate)
-        except UserError as error:
-            raise UserError(f"config.{stage.name}.{error}") from None
-        config = replace(origin, num_hidden_layers=len(layers.teacher_layers))
-        if stage.freeze > config.num_hidden_layers:
-            raise UserError(f"config.{stage.name}.freeze={stage.freeze}: the model has {config.num_hidden_layers} layers")
-        if stage.lazy_embeddings and stage.freeze >= 0:
-            raise UserError(
-                f"config.{stage.name}.lazy_embeddings: no row trains with freeze={stage.freeze}; use one of the two"
-            )
-        if stage.dropout >= 0:
-            rate = stage.dropout
-            config = replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
+        layers, config = _depth_and_shape(stage, start.config if start else shapes[model], mesh)
         reduced = stage.reduces_vocabulary or bool(start and start.reduced)
         vocabulary = (vocabularies or {}).get(stage.name)
         config = _with_vocabulary(config, stage, shapes[model].pad_token_id, vocabulary)
@@ -176,6 +161,24 @@ def shape_stages(
             teacher_map(plan, plan.teacher)
             _check_teacher_vocabulary(plan, plan.teacher)
     return list(plans.values())
+
+
+def _depth_and_shape(stage: Stage, origin: BertConfig, mesh: jax.sharding.Mesh) -> tuple[LayerMap, BertConfig]:
+    """The layers that a stage keeps of the model it starts from, and its own model with all of that one's word pieces."""
+    try:
+        layers = LayerMap(parse_layers(stage.layers, origin.num_hidden_layers))
+        check_batch(stage.batch_size, mesh, stage.accumulate)
+    except UserError as error:
+        raise UserError(f"config.{stage.name}.{error}") from None
+    config = replace(origin, num_hidden_layers=len(layers.teacher_layers))
+    if stage.freeze > config.num_hidden_layers:
+        raise UserError(f"config.{stage.name}.freeze={stage.freeze}: the model has {config.num_hidden_layers} layers")
+    if stage.lazy_embeddings and stage.freeze >= 0:
+        raise UserError(f"config.{stage.name}.lazy_embeddings: no row trains with freeze={stage.freeze}; use one of the two")
+    if stage.dropout < 0:
+        return layers, config
+    rate = stage.dropout
+    return layers, replace(config, hidden_dropout_prob=rate, attention_probs_dropout_prob=rate, classifier_dropout=rate)
 
 
 def _packed_name(stage: Stage, recipe: Recipe) -> str:
