@@ -60,7 +60,7 @@ def test_plain_half_of_the_layers_has_three_seeds_beside_plus(study):
 
 def test_two_seeds_more_have_the_teacher_of_the_one_before(study, tmp_path):
     others = [each for each in study.commands() if "finetuned" in study.value(each, "config")]
-    assert len(others) == 18
+    assert len(others) == 30
     for each in others:
         recipe = study.recipe_of(each)
         first = 42 if recipe.config["seed"] < 45 else 45

@@ -125,13 +125,13 @@ def test_seeds_share_a_teacher_and_each_is_compared_with_its_own(tables, runs):
     assert tables.shares(runs, "w1_3")["cola"] == pytest.approx((80 + 90 + 94 + 100) / 4)
 
 
-def test_the_aims_of_students_that_have_run_stand_beside_the_longest_training_of_every_task(tables, runs):
+def test_the_aims_of_students_that_have_run_stand_beside_the_longest_training_of_three_seeds(tables, runs):
     runs["cola-42"]["w1_9"] = cola(0.48)
     runs["sst2-42"] = {name: {"metrics": {"accuracy": 0.9}} for name in ("teacher", "w1_1")}
-    assert (
-        tables.aims_table(runs).splitlines()[2]
-        == "| 1 bit | 96.0 % (9, 1) | 100.0 % (3, 1) | 95.0 % (3, 1) | 100.0 % (1, 1) | 97.8 % | 98 % |"
-    )
+    others = "100.0 % (3, 1) | 95.0 % (3, 1) | 100.0 % (1, 1)"
+    assert tables.aims_table(runs).splitlines()[2] == f"| 1 bit | 88.0 % (3, 3) | {others} | 95.8 % | 98 % |"
+    runs["cola-43"]["w1_9"] = runs["cola-44"]["w1_9"] = cola(0.48)
+    assert tables.aims_table(runs).splitlines()[2] == f"| 1 bit | 96.0 % (9, 3) | {others} | 97.8 % | 98 % |"
 
 
 def test_a_table_without_rows_says_so(tables, runs):
