@@ -6,7 +6,8 @@
   python benchmarks/study/study.py record                        # what has ended so far, as claims.json of the other results
   xtc report "$RUNS"/*                                           # the same as tables, with means over seeds
 
-A recorded number stays with the machine and the commit of the record that was the first to have it.
+A recorded number stays with the machine and the commit of the record that was the first to have it. Both commands take
+``choices`` after them for the runs of ``choices.txt``, on held-out training data, and ``choices.json``.
 """
 
 import argparse
@@ -27,7 +28,9 @@ from xtc_jax.recipe.files import read_config_file
 from xtc_jax.recipe.recipe import Recipe, Stage, make_recipe
 
 RUNS = Path(__file__).with_name("runs.txt")
-RESULTS = Path(__file__).resolve().parents[1] / "results" / "claims.json"
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+FILES = {"claims": RUNS, "choices": RUNS.with_name("choices.txt")}
+"""By study the file of its runs."""
 EXAMPLES_PER_SECOND = {"cola": 130, "stsb": 62, "mrpc": 31, "sst2": 100}
 """About those of a student of three layers of 384 at 1 bit, on one core of an AMD EPYC with AVX2 alone: twice those of six
 layers in the runs of 2026-11-29; SST-2's is a guess. Deeper ones take longer in proportion."""
@@ -64,26 +67,32 @@ def _work(stage: Stage, examples: int) -> float:
     return steps * stage.batch_size * (len(stage.layers.split(",")) if stage.layers else LAYERS) / 3
 
 
-def plan() -> Table:
+def plan(study: str = "claims") -> Table:
     """The runs that are left, and their hours."""
-    table, total, counted = Table("work directory", "task", "stages", "hours left", title="the study of claims"), 0.0, set()
-    for command in commands():
+    table, total, counted = (
+        Table("work directory", "task", "stages", "hours left", title=f"the study of {study}"),
+        0.0,
+        set(),
+    )
+    for command in commands(FILES[study]):
         recipe, workdir = recipe_of(command), Path(value(command, "workdir"))
-        file = Path(value(command, "config.data.path")) / recipe.config["task"] / "train.parquet"
+        data = recipe.config["data"]
+        whole = Path(data["path"])
+        train = whole if whole.is_file() else whole / recipe.config["task"] / "train.parquet"
         first = {stage.name for stage in recipe.stages if (workdir, stage.name) in counted}
         counted |= {(workdir, stage.name) for stage in recipe.stages}
         more = Recipe(recipe.config, tuple(stage for stage in recipe.stages if stage.name not in first))
-        each = hours(more, pyarrow.parquet.read_metadata(file).num_rows, workdir)
+        each = hours(more, data["limit_train"] or pyarrow.parquet.read_metadata(train).num_rows, workdir)
         table.add_row(workdir.name, recipe.config["task"], str(len(more.stages)), f"{each:.1f}")
         total += each
     table.add_row("all", "", "", f"{total:.1f}")
     return table
 
 
-def record(known: dict[str, Any]) -> dict[str, Any]:
+def record(known: dict[str, Any], file: Path = RUNS) -> dict[str, Any]:
     """``known`` with what has ended since: run, then stage or packed model, then its numbers; and the baselines of its data."""
     made, runs = environment(jax.devices()[0]), dict(known)
-    for command in commands():
+    for command in commands(file):
         workdir = Path(value(command, "workdir"))
         if (workdir / "baselines.json").exists():
             runs.setdefault(workdir.name, {})["baselines"] = json.loads((workdir / "baselines.json").read_text())["baselines"]
@@ -99,16 +108,18 @@ def main() -> None:
     """``plan`` or ``record``."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("plan", "record"))
-    what = parser.parse_args().what
+    parser.add_argument("study", choices=FILES, nargs="?", default="claims")
+    what, study = vars(parser.parse_args()).values()
     missing = [name for name in ("GLUE", "RUNS") if not os.environ.get(name)]
     if missing:
         parser.error(f"the variable {missing[0]} is not set: the directory of the {'data' if missing[0] == 'GLUE' else 'runs'}")
     if what == "plan":
-        Console().print(plan())
+        Console().print(plan(study))
         return
-    runs = record(json.loads(RESULTS.read_text())["runs"] if RESULTS.exists() else {})
-    write_json(RESULTS, {"command": "launch/sweep.sh benchmarks/study/runs.txt xtc compress", "runs": runs})
-    print(f"{RESULTS}: {sum(map(len, runs.values()))} results of {len(runs)} runs")
+    results, file = RESULTS / f"{study}.json", FILES[study]
+    runs = record(json.loads(results.read_text())["runs"] if results.exists() else {}, file)
+    write_json(results, {"command": f"launch/sweep.sh benchmarks/study/{file.name} xtc compress", "runs": runs})
+    print(f"{results}: {sum(map(len, runs.values()))} results of {len(runs)} runs")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,19 @@ STUDENTS = {
 }
 """By table its rows: what a student is called, and its stage."""
 
+CHOICES = [
+    ("the teacher", "teacher"),
+    ("1 bit, a scale for each matrix", "matrix"),
+    ("1 bit, a scale for each row", "row"),
+    ("1 bit, a scale for 64 weights", "group_64"),
+    ("rows, 2 bits for 40 % of the steps, then 1", "row_2_1"),
+    ("the same, scales learned", "row_2_1_learned"),
+    ("rows, 8 bits for 15 % of the steps, 2 for 25 %, then 1", "row_8_2_1"),
+    ("rows, 2 bits, then 1, in 70 % of the steps; before them the layers alone", "layers_first"),
+    ("rows, 2 bits, then 1; new pairs", "row_2_1_pairs"),
+]
+"""What a student of the study of choices is called, and its stage."""
+
 AIMS = {
     "w2": ("2 bits", 99),
     "w1": ("1 bit", 98),
@@ -135,14 +148,17 @@ def smaller(runs: Runs, stage: str) -> str:
     return " to ".join(dict.fromkeys(f"{ratio:.1f}" for ratio in (min(ratios), max(ratios)))) if ratios else ""
 
 
+def number_cells(runs: Runs, stage: str, share: Mapping[str, float], tasks: Sequence[str]) -> list[str]:
+    """A stage's number by task, with its share of the teacher's behind it; of a teacher the number alone."""
+    shown = {} if stage == "teacher" else {task: f" ({value:.1f} %)" for task, value in share.items()}
+    return [spread(scores(runs, task, stage)) + shown.get(task, "") for task in tasks]
+
+
 def student_row(runs: Runs, name: str, stage: str) -> list[str]:
     """A student's size, its numbers by task, and its mean share of the teacher where every small task has it."""
     share = shares(runs, stage)
     mean = mean_share(share)
-    cells = [
-        spread(scores(runs, task, stage)) + (f" ({share[task]:.1f} %)" if task in share and stage != "teacher" else "")
-        for task in TASKS
-    ]
+    cells = number_cells(runs, stage, share, tuple(TASKS))
     return [name, smaller(runs, stage), *cells, "" if mean is None else f"{mean:.1f} %"]
 
 
@@ -150,6 +166,17 @@ def student_table(runs: Runs, rows: Sequence[tuple[str, str]]) -> str:
     """The students that there are."""
     header = ["", "times smaller", *(name for name, _ in TASKS.values()), "of the teacher, mean of the first three"]
     return markdown(header, [student_row(runs, *row) for row in rows if any(row[1] in run for run in runs.values())])
+
+
+def choices_table(runs: Runs) -> str:
+    """Ways to half of the layers and 1 bit: their sizes, numbers and shares of the teachers."""
+    found, tasks = {name.removeprefix("choices-"): run for name, run in runs.items()}, ("stsb", "sst2")
+    rows = [
+        [name, smaller(found, stage), *number_cells(found, stage, shares(found, stage), tasks)]
+        for name, stage in CHOICES
+        if any(stage in run for run in found.values())
+    ]
+    return markdown(["", "times smaller", *(TASKS[task][0] for task in tasks)], rows)
 
 
 def longest(runs: Runs, task: str, stem: str) -> int:
@@ -242,6 +269,7 @@ def tables(runs: Runs, rivals: Mapping[str, Any]) -> dict[str, str]:
     return {
         **made,
         "aims": aims_table(runs),
+        "choices": choices_table(read("choices.json").get("runs", {})),
         "deepspeed": deepspeed_table(runs, rivals),
         "machines": machines_table(runs, rivals),
         "rates": rates_table(read("claims_rates.json")),

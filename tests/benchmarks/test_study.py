@@ -143,6 +143,14 @@ def test_the_hours_are_those_of_the_stages_that_are_left(study, tmp_path):
     assert total() == pytest.approx(before - 18 * 63 * 16 / 3600 / study.EXAMPLES_PER_SECOND["mrpc"], abs=0.11)
 
 
+def test_the_study_of_choices_has_three_seeds_of_two_tasks_and_its_own_record(study, tmp_path):
+    file = study.FILES["choices"]
+    names = [study.value(each, "workdir").rpartition("/")[2] for each in study.commands(file)]
+    assert sorted(names) == [f"choices-{task}-{seed}" for task in ("sst2", "stsb") for seed in (42, 43, 44)]
+    end(tmp_path / "runs" / "choices-stsb-43" / "row", metrics={"pearson": 0.7})
+    assert {name: list(run) for name, run in study.record({}, file).items()} == {"choices-stsb-43": ["row"]}
+
+
 def test_a_record_keeps_what_it_knows_and_takes_what_has_ended_since(study, tmp_path):
     end(tmp_path / "runs" / "cola-42" / "teacher", metrics={"matthews_correlation": 0.3})
     (tmp_path / "runs" / "cola-42" / "baselines.json").write_text('{"baselines": [{"bytes": 4}], "data_digest": {}}')

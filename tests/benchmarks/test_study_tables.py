@@ -134,5 +134,22 @@ def test_the_aims_of_students_that_have_run_stand_beside_the_longest_training_of
     assert tables.aims_table(runs).splitlines()[2] == f"| 1 bit | 96.0 % (9, 3) | {others} | 97.8 % | 98 % |"
 
 
+def test_choices_stand_with_their_sizes_and_the_tasks_that_have_them(tables):
+    def run(teacher, **students):
+        found = {name: {"metrics": {"pearson": value}} for name, value in {"teacher": teacher, **students}.items()}
+        found["teacher"] |= {"bytes": 4000, "weight_bits": 32}
+        return found
+
+    pairs = ((42, 0.79, 0.70), (43, 0.80, 0.72), (44, 0.81, 0.74))
+    runs = {f"choices-stsb-{seed}": run(teacher, row=student) for seed, teacher, student in pairs}
+    runs["choices-stsb-42"]["packed-row"] = {"bytes": 80}
+    runs["choices-sst2-42"] = {name: {"metrics": {"accuracy": 0.9}, "bytes": 4000} for name in ("teacher", "row_2_1")}
+    assert tables.choices_table(runs).splitlines()[2:] == [
+        "| the teacher | 1.0 | 80.00 ± 1.00 | 90.00 |",
+        "| 1 bit, a scale for each row | 50.0 | 72.00 ± 2.00 (90.0 %) |  |",
+        "| rows, 2 bits for 40 % of the steps, then 1 |  |  | 90.00 (100.0 %) |",
+    ]
+
+
 def test_a_table_without_rows_says_so(tables, runs):
     assert tables.student_table(runs, [("2 bits", "w2_3")]) == "None of these runs has ended yet.\n"
