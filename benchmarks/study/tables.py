@@ -141,7 +141,7 @@ def smaller(runs: Runs, stage: str) -> str:
 
     From task to task the vocabulary differs. Of few bits that are not packed yet it says nothing.
     """
-    file = "packed" if stage == "int8" else f"packed-{stage}"
+    file = "packed" if stage in ("int8", "layers_first") else f"packed-{stage}"  # of the last stage of a run
     packed = [(run["teacher"], run[file]) for run in runs.values() if {file, stage} <= set(run)]
     full = [(run["teacher"], run[stage]) for run in runs.values() if run.get(stage, {}).get("weight_bits") == 32]
     ratios = [large["bytes"] / small["bytes"] for large, small in packed or full]
