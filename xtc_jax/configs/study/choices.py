@@ -4,7 +4,7 @@
 
 Given the training file alone, a tenth of it is held out, and nothing is chosen on validation data. All students have one
 teacher and the same number of steps. Arguments: task, steps (of each student), teacher_steps, lr, seed, runlocal. Measured
-here: not yet.
+here: benchmarks/study/README.md.
 """
 
 from typing import Any
