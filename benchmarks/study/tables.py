@@ -43,6 +43,8 @@ STUDENTS = {
         ("1 bit, 3 epochs", "w1_3"),
         ("1 bit, 9 epochs", "w1_9"),
         ("1 bit, 18 epochs", "w1_18"),
+        ("1 bit, `plus` with all layers, 1 epoch", "deep_1"),
+        ("1 bit, `plus` with all layers, 3 epochs", "deep_3"),
         ("1 bit, `plus` with all layers, 9 epochs", "deep_9"),
         ("1 bit, `plus` with all layers, 18 epochs", "deep_18"),
     ],

@@ -114,9 +114,10 @@ def load_inputs(recipe: Recipe, log: Log) -> Inputs:
     Raises:
       UserError: anything wrong with one of them.
     """
-    data, task = recipe.config["data"], _task(recipe.config)
+    data = recipe.config["data"]
     if serves_both(data):
         log(f"{data['path']} is one file: examples whose MD5 is a multiple of 10 validate, the others train")
+    task = _task(recipe.config)
     checkpoints = _checkpoints(recipe, task, log)
     tokenizer = _one_vocabulary(checkpoints, len(task.text))
     read = functools.partial(_read, task, data["missing"], log)
