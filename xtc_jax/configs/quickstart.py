@@ -40,10 +40,10 @@ def get_config(arg: str = "") -> ConfigDict:
         bit_schedule="2@0>1@40%",  # better than 1 bit from the first step: benchmarks/README.md
         rules="paper-50x",
         granularity="row",
-        steps=3200,
+        steps=2500,
         learning_rate=1e-3,
         warmup_steps=40,
-        eval_every=3200,
+        eval_every=2500,
         **shared,
     )
     return config
