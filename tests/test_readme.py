@@ -66,7 +66,7 @@ def test_every_number_of_the_quick_start_comes_from_the_measurement():
     kept = 100 * statistics.fmean(packed) / statistics.fmean(teacher)
     for claim in (
         f"Makes a BERT {SEED['packed']['ratio']:.1f} times smaller**",
-        f"from {megabytes[0]} of weights to {megabytes[1]} and keeps {kept:.1f} % of its accuracy, over six seeds",
+        f"from {megabytes[0]} of weights to {megabytes[1]} and keeps {kept:.1f} % of its accuracy, over eight seeds",
         f"teacher has {statistics.fmean(teacher):.1f} ± {statistics.stdev(teacher):.1f} %",
         f"packed student {statistics.fmean(packed):.1f} ± {statistics.stdev(packed):.1f} %",
         f"logistic regression has {100 * MEASURED['baselines'][1]['metrics']['accuracy']:.1f} %",
