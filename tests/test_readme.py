@@ -73,6 +73,8 @@ def test_every_number_of_the_quick_start_comes_from_the_measurement():
         f"the tokenizer ({SEED['packed']['tokenizer_bytes']:,} bytes)",
     ):
         assert claim in plain
+    assert "Over seeds 42 to 49 the" in plain
+    assert list(MEASURED["seeds"]) == [str(seed) for seed in range(42, 50)]
     assert {each["packed"]["ratio"] for each in MEASURED["seeds"].values()} == {SEED["packed"]["ratio"]}
     assert {each["packed"]["max_logit_difference"] for each in MEASURED["seeds"].values()} == {0.0}
 
