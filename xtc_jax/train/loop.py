@@ -168,7 +168,7 @@ def _steps(
             with phases("data"):
                 own = next(batches)
                 batch = put_batch(own, mesh)
-            if targets is not None and targets.waits:  # so that the time of the steps before is not the teacher's
+            if targets is not None and targets.waits(own):  # so that the time of the steps before is not the teacher's
                 with phases("step"):
                     jax.block_until_ready(meter.latest)
             with phases("teacher") if targets is not None else nullcontext():

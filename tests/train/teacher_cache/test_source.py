@@ -146,6 +146,15 @@ def test_what_is_read_is_to_the_bit_what_was_computed_and_0_at_padding(filled, t
         assert not np.any(target.logits[~batch["valid"]])
 
 
+def test_what_is_read_waits_for_no_step_and_what_is_computed_does(filled, teacher, tmp_path):
+    directory, _ = filled
+    full, empty = with_cache(directory, teacher), with_cache(tmp_path / "other", teacher)
+    assert [full.waits(batch) for batch in batches_of()] == [mixed(batch) for batch in batches_of()]
+    assert all(empty.waits(batch) for batch in batches_of())
+    full.close()
+    assert all(full.waits(batch) for batch in batches_of())
+
+
 def test_only_what_the_layer_map_compares_is_kept(filled):
     _, computed = filled
     assert sorted(computed[0].hidden_states) == [0, 2]

@@ -91,13 +91,16 @@ class Targets:
         if reason != QUIET:
             self._log(f"teacher cache: {reason}; not used")
 
-    @property
-    def waits(self) -> bool:
-        """Whether the next target is waited for: then the steps before should have ended, or their time is the teacher's too.
+    def waits(self, rows: Batch) -> bool:
+        """Whether the target of a batch is computed and waited for: then the steps before should have ended, or their time is
+        the teacher's too.
 
-        On a CPU always, where nothing runs beside it; elsewhere where the cache may need the numbers on the host.
+        A teacher is waited for on a CPU, where nothing runs beside it, and where a cache needs its numbers on the host. What
+        the cache has is read while the steps before still run.
         """
-        return self._store is not None or self._on_cpu
+        if self._cache is None:
+            return self._on_cpu
+        return self._state(rows) != _HIT
 
     @property
     def ran(self) -> list[tuple[TeacherStep, tuple[Params, DeviceBatch]]]:
@@ -110,10 +113,8 @@ class Targets:
         if self._cache is None:
             target = self._teach(self._params, batch)
             return jax.block_until_ready(target) if self._on_cpu else target
-        width = rows["input_ids"].shape[1]
-        there = np.flatnonzero(rows["valid"])
-        examples = rows["index"][there]
-        state = all_least(self._state(width, rows, examples))  # all processes read, or all compute
+        width, there, examples = _examples(rows)
+        state = all_least(self._state(rows))  # all processes read, or all compute
         if state == _HIT:
             self._ran = []
             return self._read(rows, examples, there)
@@ -134,9 +135,10 @@ class Targets:
         self._keep_shorter(width, rows, examples, there)
         return target
 
-    def _state(self, width: int, rows: Batch, examples: np.ndarray) -> int:
+    def _state(self, rows: Batch) -> int:
         if self._store is None:
             return _OFF
+        width, _, examples = _examples(rows)
         own = bool((self._own[examples] == width).all()) and (bool(rows["valid"].all()) or not self._padding)
         return _HIT if own and self._sound.get(width, True) and self._store.has(examples) else _MISS
 
@@ -204,6 +206,12 @@ class Targets:
         """Another process, or this one, has closed the cache: none asks again."""
         self.close()
         self._cache = None
+
+
+def _examples(rows: Batch) -> tuple[int, np.ndarray, np.ndarray]:
+    """The width of a batch, which of its rows are examples, and the numbers of these in the dataset."""
+    there = np.flatnonzero(rows["valid"])
+    return rows["input_ids"].shape[1], there, rows["index"][there]
 
 
 def _local(target: Target) -> list[np.ndarray]:

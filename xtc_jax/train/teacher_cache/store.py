@@ -112,10 +112,9 @@ class Store:
         return np.frombuffer(content.ljust(size, b"\0"), np.uint8)
 
     def _check(self, example: int) -> bool:
-        entry = self._entry(example)
-        if not np.any(entry[:HEADER]):
+        if not any(os.pread(self._file, HEADER, int(self._layout.offsets[example]))):
             return False
-        whole = is_whole(entry, example)
+        whole = is_whole(self._entry(example), example)
         if not whole:
             self._damaged += 1
             if self._damaged == 1:
