@@ -43,7 +43,8 @@ def test_it_is_read_in_two_minutes():
     assert len(TEXT.split()) <= 800
 
 
-def test_the_output_of_the_quick_start_is_what_the_command_prints_for_the_measured_results(capsys):
+def test_the_output_of_the_quick_start_is_what_the_command_prints_for_the_measured_results(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # where there is a runs/quickstart, its own predictions would be shown too
     show(SEED, "movie-reviews: pinned:all-MiniLM-L6-v2", MEASURED["baselines"], Path("runs/quickstart"))
     printed = "".join(line.rstrip() + "\n" for line in capsys.readouterr().out.splitlines())
     assert blocks("text")[0] == printed
@@ -79,7 +80,12 @@ def test_every_number_of_the_quick_start_comes_from_the_measurement():
     assert {each["packed"]["max_logit_difference"] for each in MEASURED["seeds"].values()} == {0.0}
 
 
-def test_benchmarks_readme_py_brings_it_up_to_date_after_another_measurement(monkeypatch):
+def test_benchmarks_readme_py_brings_it_up_to_date_after_another_measurement(monkeypatch, tmp_path):
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    some = [{"texts": ["a dull mess"], "label": 0, "quantized": [0, 0.98]}]
+    kept = {"classes": ["negative", "positive"], "answers": {"quantized": [0]}, "some": some}
+    (tmp_path / "runs" / "quickstart" / "predictions.json").write_text(json.dumps(kept))
+    monkeypatch.chdir(tmp_path)  # as if somebody had run it here
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     import readme
 
